@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # The constraints go with every install: an unpinned torch would resolve to whatever is newest.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 PACKAGING := pyproject.toml setup.py constraints.txt
 SOURCES := tta_bench methods tests setup.py
 

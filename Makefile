@@ -25,6 +25,7 @@ test: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	@mkdir -p build/mypy && ln -sfn ../../methods build/mypy/tta_bench_methods
 	$(BIN)/mypy
 
 clean:

@@ -1,0 +1,178 @@
+"""The package as users get it: from a wheel and in editable mode, outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FOLDERS = {"tta_bench": "tta_bench", "methods": "tta_bench_methods", "suites": "tta_bench_suites"}
+METHODS = {"none", "dynamic-eval", "fwl", "neural-cache"}
+
+# Runs without `site`, so that whatever the test environment has installed in editable mode stays
+# out of the way, and reports what an interpreter finds with the packages in argv[1].
+PROBE = """
+import importlib, importlib.util, json, site, sys
+target, dependencies = sys.argv[1], sys.argv[2:]
+sys.path.insert(0, target)
+sys.path.extend(dependencies)
+site.addsitedir(target)
+from importlib.metadata import entry_points
+from importlib.resources import files
+from tta_bench.registry import available
+found = {info.name: str(info.file) for info in available().values()}
+suites = files("tta_bench_suites")
+print(json.dumps({
+    "packages": {
+        name: importlib.import_module(name).__file__
+        for name in ("tta_bench", "tta_bench_methods", "tta_bench_suites")
+    },
+    "common names": [n for n in ("methods", "suites") if importlib.util.find_spec(n)],
+    "entry points": {entry.name: entry.value for entry in entry_points(group="tta_bench.methods")},
+    "methods": found,
+    "suites": sorted(path.name for path in suites.iterdir() if path.name.endswith(".yaml")),
+    "training recipes": sorted(path.name for path in suites.joinpath("train").iterdir()),
+    "torch": "torch" in sys.modules,
+}))
+"""
+
+LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+sys.path.extend(sys.argv[2:])
+from importlib.metadata import entry_points
+for entry in entry_points(group="tta_bench.methods"):
+    assert entry.load().score, entry
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build reads, copied: a build must leave nothing behind in the checkout."""
+    copy = tmp_path_factory.mktemp("sources")
+    for folder in FOLDERS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(CHECKOUT / folder, copy / folder, ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sources)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("installed")
+    _pip("install", "--no-deps", "--target", target, wheel)
+    return target
+
+
+def test_wheel_holds_every_file_and_no_common_name(wheel: Path, sources: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"{package}/{path.relative_to(sources / folder).as_posix()}"
+        for folder, package in FOLDERS.items()
+        for path in (sources / folder).rglob("*")
+        if path.is_file()
+    }
+    assert not expected - names
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(FOLDERS.values())
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_everything_is_found_from_a_wheel(installed: Path, tmp_path: Path) -> None:
+    seen = _probe(installed, tmp_path)
+    assert all(Path(file).is_relative_to(installed) for file in seen["packages"].values())
+    assert all(Path(file).is_relative_to(installed) for file in seen["methods"].values())
+    _check(seen)
+    _isolated(LOAD, installed, tmp_path)
+    assert "tta_bench.cli.main:run" in (
+        next(installed.glob("*.dist-info")).joinpath("entry_points.txt").read_text()
+    )
+
+
+def test_everything_is_found_in_editable_mode(sources: Path, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    _pip("install", "--no-deps", "--no-build-isolation", "--target", target, "--editable", sources)
+    # A file dropped into methods/ after the installation is a method at once.
+    dropped = sources / "methods" / "dropped_in.py"
+    dropped.write_text(
+        "from tta_bench import Method, register\n\n"
+        '@register("dropped-in")\nclass DroppedIn(Method):\n    """Found without a reinstall."""\n'
+    )
+    try:
+        seen = _probe(target, tmp_path)
+    finally:
+        dropped.unlink()
+    assert seen["packages"] == {
+        package: str(sources / folder / "__init__.py") for folder, package in FOLDERS.items()
+    }
+    assert seen["methods"].pop("dropped-in") == str(dropped)
+    _check(seen)
+
+
+def test_constraints_pin_every_dependency_inside_its_range(installed: Path) -> None:
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert "torch==2.13.0" in lines
+    for pin in pins:
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==", pin
+        assert "+" not in specifier.version, f"{pin}: a local version exists on one machine only"
+        assert pin.url is None
+    distribution = PathDistribution(next(installed.glob("*.dist-info")))
+    for line in distribution.requires or []:
+        needed = Requirement(line)
+        if needed.name == distribution.metadata["Name"]:
+            continue
+        found = [next(iter(p.specifier)).version for p in pins if _same(p.name, needed.name)]
+        assert found, f"{needed.name} is not pinned"
+        for version in found:
+            assert needed.specifier.contains(version), f"{needed} does not admit {version}"
+
+
+def _check(seen: dict) -> None:
+    assert set(seen["entry points"]) >= METHODS
+    assert set(seen["methods"]) == set(seen["entry points"]), "built-in, yet not in pyproject.toml"
+    assert seen["common names"] == []
+    assert "quickstart.yaml" in seen["suites"]
+    assert seen["training recipes"]
+    assert not seen["torch"], "naming the methods must not import torch"
+
+
+def _probe(target: Path, cwd: Path) -> dict:
+    return json.loads(_isolated(PROBE, target, cwd))
+
+
+def _isolated(code: str, target: Path, cwd: Path) -> str:
+    dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    command = [sys.executable, "-I", "-S", "-c", code, str(target), *dependencies]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def _pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def _same(one: str, other: str) -> bool:
+    return one.lower().replace("_", "-") == other.lower().replace("_", "-")

@@ -1,0 +1,103 @@
+"""Documents from local files, folders and globs, and from the folders of unpacked packages."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tta_bench.documents.document import Document
+from tta_bench.documents.rows import table_documents
+from tta_bench.documents.textfile import file_digest, is_text, read_text
+from tta_bench.errors import DocumentError
+
+TEXT_SUFFIXES = (".txt", ".md", ".py", ".rst")
+TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
+SUPPORTED = " ".join(TEXT_SUFFIXES + TABLE_SUFFIXES)
+_WILDCARD = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Files below ``root`` in a fixed order; the keys of their documents are relative to it."""
+
+    root: Path
+    files: tuple[Path, ...]
+    text_column: str | None
+
+    def documents(self) -> Iterator[Document]:
+        """A text file is one document, read whole; a table is read in batches of rows."""
+        for path in self.files:
+            name = path.relative_to(self.root).as_posix()
+            if path.suffix.lower() in TABLE_SUFFIXES:
+                yield from table_documents(path, name, self.text_column)
+            else:
+                yield Document(name, read_text(path))
+
+    def identity(self) -> list[list[str]]:
+        """Names and digests of contents: two sources of one identity hold the same documents."""
+        return [[path.relative_to(self.root).as_posix(), file_digest(path)] for path in self.files]
+
+
+def local_files(spec: str, text_column: str | None) -> FileSource | None:
+    """The files a path or a glob stands for, or None where it is neither.
+
+    A folder gives the files with a supported suffix. A file that is named, or matched by a glob, is
+    read as text whatever its suffix, unless that says that it is a table.
+    """
+    path = Path(spec).expanduser()
+    if path.is_file():
+        return FileSource(path.parent, (path,), text_column)
+    if path.is_dir():
+        files = [p for p in _walk(path) if p.suffix.lower() in TEXT_SUFFIXES + TABLE_SUFFIXES]
+        if not files:
+            raise DocumentError(f"The folder {path} holds no file that can be read ({SUPPORTED}).")
+        return FileSource(path, tuple(files), text_column)
+    if _WILDCARD.search(spec):
+        return _matches(path, text_column)
+    return None
+
+
+def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSource:
+    """The files of ``folder`` that match the glob ``pattern`` (all, if empty) and hold UTF-8 text.
+
+    For packages, whose files are of many kinds: what is neither text nor a table is passed over.
+    """
+    root = folder / pattern
+    if root.is_file():
+        files = [root]
+    elif root.is_dir():
+        files = _walk(root)
+    else:
+        matches = glob.iglob(pattern, root_dir=folder, recursive=True)
+        files = sorted(folder / match for match in matches if (folder / match).is_file())
+    kept = [p for p in files if p.suffix.lower() in TABLE_SUFFIXES or is_text(p)]
+    if not kept:
+        raise DocumentError(f"No text file in {folder} matches {pattern or '**'}.")
+    return FileSource(folder, tuple(kept), text_column)
+
+
+def _matches(pattern: Path, text_column: str | None) -> FileSource:
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
+    found = {Path(p) for p in glob.iglob(str(pattern), recursive=True)}
+    files = sorted((p for p in found if p.is_file()), key=Path.as_posix)
+    if not files:
+        raise DocumentError(f"No file matches {pattern}.")
+    return FileSource(Path(*parts[:fixed]), tuple(files), text_column)
+
+
+def _walk(folder: Path) -> list[Path]:
+    """The files below a folder, hidden ones and caches left out, in the order of their names."""
+
+    def refuse(error: OSError) -> None:
+        raise DocumentError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__"]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted((path for path in found if path.is_file()), key=Path.as_posix)

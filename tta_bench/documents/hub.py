@@ -1,0 +1,162 @@
+"""Datasets of the Hugging Face Hub, and local folders in its layout, streamed by ``datasets``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tta_bench.documents.document import Document
+from tta_bench.documents.rows import Row, row_documents
+from tta_bench.documents.textfile import file_digest
+from tta_bench.errors import DocumentError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DEFAULT_SPLITS = ("test", "validation", "train")  # the first that the dataset has
+_PROBE_S = 5.0
+# Of the standard library, requests and httpx; by name, since versions differ in what they use.
+_NO_NETWORK = frozenset(("ConnectionError", "ConnectError", "TimeoutException", "TimeoutError"))
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """``id[:config][:split]``, where id is a dataset of the hub or a local folder."""
+
+    id: str
+    config: str | None
+    split: str | None
+    text_column: str | None
+
+    @property
+    def name(self) -> str:
+        return ":".join([self.id, *(part for part in (self.config, self.split) if part)])
+
+    def documents(self) -> Iterator[Document]:
+        with _explained(self.name, local=Path(self.id).is_dir()):
+            split, rows = self._open()
+            yield from row_documents(self._rows(rows), self.name, split, self.text_column)
+
+    def identity(self) -> list[Any]:
+        """The contents of a local folder; of the hub only the name, since nothing else is cheap."""
+        folder = Path(self.id)
+        if not folder.is_dir():
+            return [self.id, self.config, self.split]
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        contents = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in files]
+        return [contents, self.config, self.split]
+
+    def _open(self) -> tuple[str, Any]:
+        """The name of the split and its rows."""
+        splits, wanted = self._splits()
+        if wanted is None and len(splits) == 1:
+            wanted = next(iter(splits))
+        elif wanted is None:
+            wanted = next((name for name in _DEFAULT_SPLITS if name in splits), None)
+        if wanted not in splits:
+            raise DocumentError(
+                f"{self.name} names no split of the dataset: "
+                f"write id:config:split, with one of {', '.join(map(str, splits))}."
+            )
+        return str(wanted), splits[wanted]
+
+    def _splits(self) -> tuple[Any, str | None]:
+        """All splits, and the name of the one asked for; ``id:name`` may name either kind."""
+        try:
+            return _load(self.id, self.config), self.split
+        except ValueError as error:
+            if self.config is None or self.split is not None or "BuilderConfig" not in str(error):
+                raise
+            try:
+                return _load(self.id, None), self.config
+            except ValueError:
+                raise error from None
+
+    def _rows(self, rows: Any) -> Iterator[Row]:
+        for number, row in enumerate(rows, 1):
+            yield f"Row {number}", row
+
+
+def parse_hub_spec(spec: str, text_column: str | None) -> HubSource | None:
+    """``id[:config][:split]``, None where ``id`` is neither a folder nor can be a dataset's name.
+
+    A folder's own path may hold colons: the longest path that exists is the id.
+    """
+    parts = spec.split(":")
+    for stop in range(len(parts), 0, -1):
+        id_ = ":".join(parts[:stop])
+        rest = parts[stop:]
+        if len(rest) <= 2 and (Path(id_).expanduser().is_dir() or _HUB_ID.fullmatch(id_)):
+            break
+    else:
+        return None
+    if Path(id_).expanduser().is_dir():
+        id_ = str(Path(id_).expanduser())
+    config, split = (*(part or None for part in rest), None, None)[:2]
+    return HubSource(id_, config, split, text_column)
+
+
+def _load(id_: str, config: str | None) -> Any:
+    """All splits of a dataset as a mapping of streams; no rows are downloaded yet."""
+    import datasets
+
+    if Path(id_).is_dir() or datasets.config.HF_HUB_OFFLINE or _reachable():
+        return datasets.load_dataset(id_, config, streaming=True)
+    # The library would try again for half a minute. Told that it is offline it answers at once,
+    # and still finds a dataset that lies in its own cache.
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(id_, config, streaming=True)
+    finally:
+        datasets.config.HF_HUB_OFFLINE = False
+
+
+def _reachable() -> bool:
+    """Whether anything answers at the hub's address, by way of the proxy if there is one."""
+    import urllib.error
+    import urllib.request
+
+    import datasets
+
+    request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PROBE_S).close()
+    except urllib.error.HTTPError:
+        return True  # an answer, if not a friendly one
+    except urllib.error.URLError as error:
+        # A certificate that only the library's own settings know is no missing network.
+        return type(error.reason).__name__ == "SSLCertVerificationError"
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _explained(name: str, local: bool) -> Iterator[None]:
+    """Turns what ``datasets`` and the libraries below it raise into one sentence about ``name``."""
+    try:
+        yield
+    except (DocumentError, GeneratorExit):
+        raise
+    except Exception as error:
+        text = str(error).partition("Example of usage")[0]  # of Python, not of a spec
+        reason = " ".join(text.split()).rstrip(".") or type(error).__name__
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
+            message = (
+                f"There is no dataset {name} on the Hugging Face Hub, or it is private: "
+                "check the id, or log in with `hf auth login`."
+            )
+        elif kinds & _NO_NETWORK:
+            message = (
+                f"The dataset {name} is not on this machine and the Hugging Face Hub cannot be "
+                "reached: check the spelling and the network, or use a local file or folder, "
+                "builtin:pydoc or builtin:stdlib."
+            )
+        elif local:
+            message = f"The dataset folder {name} cannot be read: {reason}."
+        else:
+            message = f"The dataset {name} cannot be loaded: {reason}."
+        raise DocumentError(message) from error

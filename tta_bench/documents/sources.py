@@ -1,0 +1,113 @@
+"""From a dataset spec to documents: which kind of source a spec names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from tta_bench.documents.builtin import BUILTIN, builtin_source
+from tta_bench.documents.document import Document, unique_keys
+from tta_bench.documents.files import (
+    SUPPORTED,
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    local_files,
+    text_files,
+)
+from tta_bench.documents.hub import parse_hub_spec
+from tta_bench.errors import DocumentError
+
+_REGISTRIES = ("debian:", "npm:", "pypi:")
+_FORMS = {
+    "PATH": f"a local file, folder (with all below it) or glob: {SUPPORTED}",
+    "ID[:CONFIG][:SPLIT]": "a dataset of the Hugging Face Hub, streamed; "
+    "hf:FOLDER[:CONFIG][:SPLIT] reads a local folder in the hub's layout",
+    "debian:NAME[/GLOB]": "the text files of a Debian package, fetched once; likewise npm:, pypi:",
+}
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def documents(self) -> Iterator[Document]:
+        """The documents, one at a time, in a fixed order."""
+
+    def identity(self) -> Any:
+        """What the documents depend on, as JSON; contents rather than names where possible."""
+
+
+def load_documents(spec: str, *, text_column: str | None = None) -> Iterator[Document]:
+    """The documents that ``spec`` names, one at a time and with unique keys.
+
+    The spec is resolved at once, the documents are read as they are asked for. Raises
+    :class:`DocumentError` for whatever cannot be found, read or decoded.
+    """
+    return read_documents(spec, open_source(spec, text_column))
+
+
+def read_documents(spec: str, source: Source) -> Iterator[Document]:
+    """The documents of an opened source; raises DocumentError after the last if all were empty."""
+    empty = True
+    for document in unique_keys(source.documents()):
+        # An empty document among others ends as a skipped row; nothing but empty ones is a mistake.
+        empty = empty and not document.text
+        yield document
+    if empty:
+        raise DocumentError(f"There is no text in {spec}: it is empty.")
+
+
+def dataset_names() -> dict[str, str]:
+    """The built-in datasets and the forms of a spec, each with a line about it."""
+    return BUILTIN | _FORMS
+
+
+def open_source(spec: str, text_column: str | None) -> Source:
+    """The source that ``spec`` names; a path that exists comes before a dataset of the hub."""
+    if spec.startswith("hf:"):
+        hub = parse_hub_spec(spec.removeprefix("hf:"), text_column)
+        if hub is None:
+            raise DocumentError(f"{spec!r} is not of the form hf:ID_OR_FOLDER[:CONFIG][:SPLIT].")
+        return hub
+    if spec.startswith(_REGISTRIES):
+        return _package(spec, text_column)
+    source = builtin_source(spec) or local_files(spec, text_column)
+    if source is not None:
+        return source
+    _refuse_misspelt(spec)
+    hub = None if _is_path(spec) else parse_hub_spec(spec, text_column)
+    if hub is None:
+        raise DocumentError(
+            f"There is no file or folder {spec}, and it is no dataset of another kind: "
+            "`tta-bench list datasets` shows the forms."
+        )
+    return hub
+
+
+def _package(spec: str, text_column: str | None) -> Source:
+    from tta_bench.documents import packages
+
+    registry, _, rest = spec.partition(":")
+    parts = rest.split("/")
+    taken = 2 if rest.startswith("@") else 1  # npm's scoped names hold a slash
+    name, pattern = "/".join(parts[:taken]), "/".join(parts[taken:])
+    return text_files(packages.fetch(f"{registry}:{name}"), pattern, text_column)
+
+
+def _refuse_misspelt(spec: str) -> None:
+    """Raises for what looks like a built-in dataset, with or without its prefix, but is none."""
+    close = difflib.get_close_matches(spec, BUILTIN, n=1, cutoff=0.75) or [
+        name for name in BUILTIN if name == f"builtin:{spec}"
+    ]
+    if close:
+        raise DocumentError(f"There is no dataset {spec!r}: did you mean {close[0]!r}?")
+    if spec.startswith("builtin:"):
+        listed = ", ".join(BUILTIN)
+        raise DocumentError(f"There is no dataset {spec!r}: the built-in ones are {listed}.")
+
+
+def _is_path(spec: str) -> bool:
+    """Whether a spec can only have meant a path, so that the hub need not be asked."""
+    suffixes = TEXT_SUFFIXES + TABLE_SUFFIXES
+    return spec.startswith((".", "/", "~")) or Path(spec).suffix.lower() in suffixes

@@ -1,0 +1,86 @@
+"""Reading text files byte for byte, with errors that say where a file stops being text."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tta_bench.errors import DocumentError
+
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusals into a sentence about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DocumentError(f"{path} cannot be read: {reason}.") from error
+
+
+def read_text(path: Path) -> str:
+    """The whole file; nothing is translated, so that its UTF-8 length is the size of the file."""
+    with readable(path):
+        data = path.read_bytes()
+    return _decode(data, path, offset=0)
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    r"""The lines with their endings, split at ``\n`` only; a byte order mark is dropped."""
+    offset = 0
+    with readable(path), path.open("rb") as handle:
+        # A binary file need not hold a newline: look before a "line" of gigabytes is read.
+        _refuse_nul(handle.read(_BLOCK), path, offset=0)
+        handle.seek(0)
+        for raw in handle:
+            line = _decode(raw, path, offset)
+            yield line.removeprefix("\ufeff") if offset == 0 else line
+            offset += len(raw)
+
+
+def is_text(path: Path) -> bool:
+    """Whether all of the file is UTF-8 without NUL bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with readable(path), path.open("rb") as handle:
+        try:
+            while block := handle.read(_BLOCK):
+                if b"\0" in block:
+                    return False
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the content (hex): size and time stamps do not show every edit."""
+    digest = hashlib.sha256()
+    with readable(path), path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _decode(data: bytes, path: Path, offset: int) -> str:
+    _refuse_nul(data, path, offset)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(
+            f"{path} is not UTF-8 at byte {offset + error.start} (0x{data[error.start]:02x}); "
+            "convert the file, for instance with iconv."
+        ) from error
+
+
+def _refuse_nul(data: bytes, path: Path, offset: int) -> None:
+    position = data.find(b"\0")
+    if position >= 0:
+        raise DocumentError(
+            f"{path} is a binary file (NUL at byte {offset + position}), not UTF-8 text."
+        )

@@ -1,0 +1,206 @@
+"""Tokenised documents, cached as Arrow files that are mapped into memory, not read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tta_bench.documents.cache import Totals, open_cache, write_cache
+from tta_bench.documents.cut import cut_to_characters
+from tta_bench.documents.document import (
+    Document,
+    TokenizedDocument,
+    count_bytes,
+    count_words,
+)
+from tta_bench.documents.packages import cache_folder
+from tta_bench.documents.sources import Source, open_source, read_documents
+from tta_bench.documents.textfile import file_digest
+from tta_bench.errors import DocumentError, UsageError
+
+_VERSION = 1  # of everything between a document and its tokens: a change of it empties the cache
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is kept of a dataset."""
+
+    text_column: str | None = None
+    limit: int | None = None  # documents
+    max_tokens: int | None = None  # of each document, from its start
+    min_tokens: int = 0  # shorter documents are left out before limit counts
+    join: str | None = None  # one stream of all documents, this between them
+    drop_final_newline: bool = False  # one newline at the end of each text, as llama-perplexity
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 1), ("max_tokens", 1), ("min_tokens", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} must be at least {least}, but is {value}.")
+
+
+class TokenizedDataset:
+    """The documents of one spec as token ids; only those being read are in memory."""
+
+    def __init__(self, spec: str, rows: Any, totals: Totals) -> None:
+        self.spec = spec
+        self._rows = rows  # datasets.Dataset that gives Arrow tables
+        self._totals = totals
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every document's text and token ids, in order: what the numbers depend on."""
+        return self._totals.fingerprint
+
+    @property
+    def total_tokens(self) -> int:
+        return self._totals.tokens
+
+    @property
+    def max_tokens_per_document(self) -> int:
+        """The length of the longest document."""
+        return self._totals.longest
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> TokenizedDocument:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        row = self._rows[index % len(self)]
+        # A view of the mapped file: nothing is copied.
+        ids = row["token_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=True)
+        return TokenizedDocument(
+            key=row["key"][0].as_py(),
+            token_ids=ids,
+            n_bytes=row["n_bytes"][0].as_py(),
+            n_words=row["n_words"][0].as_py(),
+            sha256=row["sha256"][0].as_py(),
+        )
+
+    def __iter__(self) -> Iterator[TokenizedDocument]:
+        return (self[index] for index in range(len(self)))
+
+
+def tokenized(
+    spec: str,
+    tokenizer: Any,
+    *,
+    text_column: str | None = None,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    min_tokens: int = 0,
+    join: str | None = None,
+    drop_final_newline: bool = False,
+    cache_dir: Path | None = None,
+) -> TokenizedDataset:
+    """The documents of ``spec`` tokenised without special tokens, from the cache if they are there.
+
+    ``tokenizer`` is a Hugging Face one. Each text is tokenised whole, then cut to ``max_tokens``.
+    The cache (``cache_dir``, else the bench's own) is keyed by the contents of the documents, the
+    tokenizer and the options. Raises :class:`DocumentError`, or UsageError for a senseless option.
+    """
+    options = Options(text_column, limit, max_tokens, min_tokens, join, drop_final_newline)
+    source = open_source(spec, text_column)
+    home = (cache_folder() if cache_dir is None else Path(cache_dir)) / "tokenized"
+    folder = home / _cache_name(source, tokenizer, options)
+    cached = open_cache(folder)
+    if cached is None:
+        write_cache(folder, _tokenize_all(spec, source, tokenizer, options))
+        cached = open_cache(folder)
+    if cached is None:
+        raise DocumentError(f"The cache {folder} was changed while it was being read: try again.")
+    return TokenizedDataset(spec, *cached)
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """Hash of what a tokenizer does, whatever it is called and wherever it came from."""
+    if getattr(tokenizer, "is_fast", False):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        # Set by the last call, not by the tokenizer's maker.
+        state.pop("truncation", None)
+        state.pop("padding", None)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            files = sorted(tokenizer.save_vocabulary(scratch))
+            state = [sorted(tokenizer.get_vocab().items()), *(file_digest(Path(f)) for f in files)]
+    special = bool(getattr(tokenizer, "split_special_tokens", False))
+    return _hash([type(tokenizer).__name__, special, state])
+
+
+def _cache_name(source: Source, tokenizer: Any, options: Options) -> str:
+    parts = [source.identity(), tokenizer_identity(tokenizer), asdict(options)]
+    return f"v{_VERSION}-{_hash(parts)[:32]}"
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _tokenize_all(
+    spec: str, source: Source, tokenizer: Any, options: Options
+) -> Iterator[TokenizedDocument]:
+    """One text at a time; with ``join``, the one text there is."""
+    pairs = _encoded(spec, source, tokenizer, options)
+    if options.join is not None:
+        text = options.join.join(document.text for document, _ in pairs)
+        pairs = iter([(Document("joined", text), _encode(tokenizer, text))])
+    none = True
+    for document, encoding in pairs:
+        none = False
+        yield _tokenize(tokenizer, document, encoding, options.max_tokens)
+    if none:
+        raise DocumentError(
+            f"No document of {spec} has {options.min_tokens} tokens: lower --min-tokens."
+        )
+
+
+def _encoded(
+    spec: str, source: Source, tokenizer: Any, options: Options
+) -> Iterator[tuple[Document, Any]]:
+    """The chosen documents with their encodings (None where nobody will look at them)."""
+    kept = 0
+    for document in read_documents(spec, source):
+        if options.drop_final_newline:
+            document = replace(document, text=document.text.removesuffix("\n"))
+        needed = options.join is None or options.min_tokens > 0
+        encoding = _encode(tokenizer, document.text) if needed else None
+        if encoding is not None and len(encoding["input_ids"]) < options.min_tokens:
+            continue
+        yield document, encoding
+        kept += 1
+        if kept == options.limit:
+            return
+
+
+def _encode(tokenizer: Any, text: str) -> Any:
+    # Never in pieces: a tokenizer may merge across any boundary. Not verbose: a document longer
+    # than the model's context is what the bench is for.
+    return tokenizer(
+        text,
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+
+
+def _tokenize(
+    tokenizer: Any, document: Document, encoding: Any, max_tokens: int | None
+) -> TokenizedDocument:
+    import numpy as np
+
+    ids, text = np.asarray(encoding["input_ids"], dtype=np.int32), document.text
+    if max_tokens is not None and len(ids) > max_tokens:
+        offsets = encoding.encodings[0].offsets if encoding.encodings else None
+        kept, end = cut_to_characters(tokenizer, text, ids, offsets, max_tokens)
+        ids, text = ids[:kept], text[:end]
+    return TokenizedDocument(
+        document.key, ids, count_bytes(text), count_words(text), document.sha256
+    )

@@ -1,0 +1,183 @@
+"""`dynamic-eval`: gradient steps on the text just read (Mikolov et al. 2010; Krause et al. 2018).
+
+After each chunk (or every `interval` tokens) the adapted weights theta of a lane take one step on
+the mean cross-entropy g of the tokens scored since the last one. The scoring forward pass is
+reused for the gradient, so adapting everything costs 3x a forward pass. Each lane has weights of
+its own, kept in float32, and starts every document from the pretrained theta0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tta_bench import LaneScores, Method, Scores, StepShape, Window, register
+from tta_bench_methods.dynamic_eval_rules import RULES, gradient_statistics
+from tta_bench_methods.dynamic_eval_subsets import LowRankAdapters, subset_names
+
+
+@register("dynamic-eval")
+class DynamicEvaluation(Method):
+    """Dynamic evaluation: gradient descent on the text just read (Krause et al. 2018)."""
+
+    family = "parameter"
+    gradients = True
+
+    @dataclass
+    class Params:
+        """Hyper-parameters of dynamic evaluation."""
+
+        optimizer: Literal["sgd", "adam", "adamw", "rms18", "rms19", "rms-gpt2"] = field(
+            default="adam", metadata={"help": "update rule"}
+        )
+        lr: float | None = field(
+            default=None, metadata={"help": "learning rate; none: the rule's own default"}
+        )
+        subset: str = field(
+            default="all",
+            metadata={"help": "all, body, mlp, last-K, norm, bias, head or lora"},
+        )
+        clip: float | None = field(
+            default=None, metadata={"help": "largest gradient norm of a step"}
+        )
+        prior: float | None = field(
+            default=None,
+            metadata={"help": "pull back to the pretrained weights (adamw, rms18, rms19)"},
+        )
+        interval: int | None = field(
+            default=None, metadata={"help": "tokens between steps; none: every chunk"}
+        )
+        rank: int = field(default=8, metadata={"help": "rank r of lora"})
+        targets: tuple[str, ...] = field(
+            default=("mlp",), metadata={"help": "modules lora adapts, by part of their names"}
+        )
+        stats: str | None = field(
+            default=None,
+            metadata={"help": "dataset for the gradient statistics of the rms rules"},
+        )
+        stats_blocks: int = field(
+            default=200, metadata={"help": "blocks of 512 tokens read for the statistics"}
+        )
+
+        def __post_init__(self) -> None:
+            needs_stats = RULES[self.optimizer].needs_statistics
+            if needs_stats and self.stats is None:
+                raise ValueError(
+                    f"optimizer={self.optimizer} needs gradient statistics of other text; add "
+                    "stats=DATASET, such as stats=builtin:pydoc."
+                )
+            if self.prior is not None and RULES[self.optimizer].prior is None:
+                raise ValueError(f"prior does not go with optimizer={self.optimizer}.")
+            if needs_stats and self.subset == "lora":
+                raise ValueError("lora has no pretrained gradients: use sgd, adam or adamw.")
+            if self.interval is not None and self.interval < 1:
+                raise ValueError("interval must be at least 1 token.")
+            if self.rank < 1 or self.stats_blocks < 1:
+                raise ValueError("rank and stats_blocks must be at least 1.")
+
+    def prepare(self) -> None:
+        rule = RULES[self.params.optimizer]
+        self.rule = rule
+        self.lr = rule.lr if self.params.lr is None else self.params.lr
+        self.prior = (rule.prior or 0.0) if self.params.prior is None else self.params.prior
+        self.adapters: LowRankAdapters | None = None
+        if self.params.subset == "lora":
+            self.adapters = LowRankAdapters(self.model, self.params.rank, self.params.targets)
+            self.start = self.adapters.initial()
+        else:
+            names = subset_names(self.model, self.params.subset)
+            self.start = {name: self.model.parameter(name).float() for name in names}
+        self.statistics: dict[str, Tensor] = {}
+        if rule.needs_statistics:
+            assert self.params.stats is not None
+            self.statistics, self.offline_flops = gradient_statistics(
+                self.model, list(self.start), self.params.stats, self.params.stats_blocks
+            )
+            self.statistics = rule.prepare_statistics(self.statistics, self.params.stats_blocks)
+        self._leaves: dict[int, dict[str, Tensor]] = {}
+
+    def init_state(self) -> dict[str, Tensor]:
+        """Adapted weights, the rule's moments, and gradients that wait for the interval to end."""
+        state = {f"weight:{name}": value for name, value in self.start.items()}
+        for slot in self.rule.slots:
+            state |= {f"{slot}:{name}": torch.zeros_like(v) for name, v in self.start.items()}
+        if self.params.interval is not None:
+            state |= {f"waiting:{name}": torch.zeros_like(v) for name, v in self.start.items()}
+        device = self.model.device
+        state["tokens_waiting"] = torch.zeros((), dtype=torch.int64, device=device)
+        state["steps"] = torch.zeros((), dtype=torch.int64, device=device)
+        return state
+
+    def score(self, window: Window) -> Scores:
+        self._leaves = {}
+        parts: dict[int, Scores] = {}
+        for lane, _ in window.scored_lanes():
+            leaves = {
+                name: self.state[f"weight:{name}"][lane].detach().requires_grad_()
+                for name in self.start
+            }
+            self._leaves[lane] = leaves
+            parts[lane] = self._score_lane(window.lane(lane), leaves)
+        return LaneScores(parts, window.lanes, window.chunk_size, self.model.vocab_size)
+
+    def _score_lane(self, window: Window, leaves: dict[str, Tensor]) -> Scores:
+        if self.adapters is not None:
+            with self.adapters.attached(leaves):
+                return self.model.logits(window)
+        weights = {name: leaf.to(self.model.dtype) for name, leaf in leaves.items()}
+        return self.model.logits(window, weights)
+
+    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
+        lanes = window.scored_lanes()
+        inputs = [leaf for lane, _ in lanes for leaf in self._leaves[lane].values()]
+        gradients = torch.autograd.grad(nll.sum(), inputs, allow_unused=True)
+        for position, (lane, n) in enumerate(lanes):
+            own = gradients[position * len(self.start) : (position + 1) * len(self.start)]
+            summed = {
+                name: torch.zeros_like(leaf) if gradient is None else gradient
+                for (name, leaf), gradient in zip(self._leaves[lane].items(), own, strict=True)
+            }
+            self._accumulate(lane, n, summed)
+        self._leaves = {}
+
+    @torch.no_grad()
+    def _accumulate(self, lane: int, n: int, summed: dict[str, Tensor]) -> None:
+        """Adds the gradient of `n` tokens' summed loss, and steps if enough have been read."""
+        if self.params.interval is not None:
+            for name, gradient in summed.items():
+                summed[name] = self.state[f"waiting:{name}"][lane].add_(gradient)
+            self.state["tokens_waiting"][lane] += n
+            n = int(self.state["tokens_waiting"][lane])
+            if n < self.params.interval:
+                return
+            self.state["tokens_waiting"][lane] = 0
+        mean = {name: gradient / n for name, gradient in summed.items()}
+        if self.params.clip is not None:
+            norm = torch.stack([gradient.norm() for gradient in mean.values()]).norm()
+            shrink = (self.params.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
+            mean = {name: gradient * shrink for name, gradient in mean.items()}
+        if self.params.interval is not None:
+            for name in mean:
+                self.state[f"waiting:{name}"][lane] = 0
+        self.state["steps"][lane] += 1
+        steps = int(self.state["steps"][lane])
+        for name, gradient in mean.items():
+            self.rule.step(
+                weight=self.state[f"weight:{name}"][lane],
+                start=self.start[name],
+                gradient=gradient,
+                slots=[self.state[f"{slot}:{name}"][lane] for slot in self.rule.slots],
+                steps=steps,
+                lr=self.lr,
+                prior=self.prior,
+                statistics=self.statistics.get(name),
+            )
+
+    def flops(self, shape: StepShape) -> float:
+        cost = self.model.cost
+        if self.adapters is not None:
+            return cost.forward(shape) + self.adapters.flops(shape)
+        return cost.forward(shape) + cost.backward(shape, list(self.start))

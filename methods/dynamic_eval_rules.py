@@ -1,0 +1,169 @@
+"""Update rules of dynamic evaluation, each a pure function of one tensor.
+
+`rms18`: Krause et al. 2018 (arXiv 1709.07432), `rms19`: Krause et al. 2019 (arXiv 1904.08378),
+`rms-gpt2`: the authors' GPT-2 program of 2019. Their statistics of squared gradients come from
+text read offline, never from the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tta_bench import LanguageModel, StepShape, UsageError, Window
+
+STATISTICS_BLOCK = 512
+BETAS = (0.9, 0.999)
+ADAM_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One update rule: `step` changes `weight` in place.
+
+    Attributes:
+        step: called with weight, start (theta0), gradient, slots, steps (1, 2, ...), lr, prior and
+            statistics.
+        lr: default learning rate.
+        prior: default strength of the pull to theta0; None if the rule has none.
+        slots: names of the tensors it keeps beside each weight.
+        needs_statistics: whether it divides by offline gradient statistics.
+    """
+
+    step: Callable[..., None]
+    lr: float
+    prior: float | None = None
+    slots: tuple[str, ...] = ()
+    needs_statistics: bool = False
+    prepare_statistics: Callable[[dict[str, Tensor], int], dict[str, Tensor]] = (
+        lambda squares, blocks: squares
+    )
+
+
+def _sgd(weight: Tensor, gradient: Tensor, lr: float, **_: object) -> None:
+    weight.sub_(lr * gradient)
+
+
+def _adam(
+    weight: Tensor, gradient: Tensor, slots: list[Tensor], steps: int, lr: float, **_: object
+) -> None:
+    """Adam (Kingma and Ba 2015), bias-corrected."""
+    first, second = slots
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.lerp_(gradient.square(), 1 - BETAS[1])
+    scale = (second / (1 - BETAS[1] ** steps)).sqrt_().add_(ADAM_EPS)
+    weight.sub_(lr * (first / (1 - BETAS[0] ** steps)) / scale)
+
+
+def _adamw(weight: Tensor, start: Tensor, lr: float, prior: float, **rest: object) -> None:
+    """AdamW whose decoupled decay (Loshchilov and Hutter 2019) pulls to theta0, not to zero."""
+    weight.sub_(lr * prior * (weight - start))
+    _adam(weight=weight, lr=lr, **rest)  # type: ignore[arg-type]
+
+
+def _rms18(
+    weight: Tensor,
+    start: Tensor,
+    gradient: Tensor,
+    lr: float,
+    prior: float,
+    statistics: Tensor,
+    **_: object,
+) -> None:
+    """lambda D (theta0 - theta) - lr g / (MS + eps), D = min(MS / mean MS, 1 / lambda)."""
+    root, relative = statistics[0], statistics[1]
+    decay = relative.clamp(max=1 / prior) if prior > 0 else relative
+    weight.add_(prior * decay * (start - weight) - lr * gradient / (root + 2e-5))
+
+
+def _rms19(
+    weight: Tensor,
+    start: Tensor,
+    gradient: Tensor,
+    lr: float,
+    prior: float,
+    statistics: Tensor,
+    **_: object,
+) -> None:
+    """- lr g / (sqrt(SS) + eps) - prior sqrt(SS) (theta - theta0)."""
+    root = statistics.sqrt()
+    weight.sub_(lr * gradient / (root + 1e-5) + prior * root * (weight - start))
+
+
+def _rms_gpt2(weight: Tensor, gradient: Tensor, lr: float, statistics: Tensor, **_: object) -> None:
+    """- lr g / (SS + eps), without a root and without decay."""
+    weight.sub_(lr * gradient / (statistics + 1e-3))
+
+
+def _rms18_statistics(squares: dict[str, Tensor], blocks: int) -> dict[str, Tensor]:
+    """Stacks MS = sqrt(mean g^2) and MS / (mean over tensors of mean MS)."""
+    roots = {name: (square / blocks).sqrt() for name, square in squares.items()}
+    mean = torch.stack([root.mean() for root in roots.values()]).mean()
+    return {name: torch.stack([root, root / mean]) for name, root in roots.items()}
+
+
+RULES = {
+    "sgd": Rule(_sgd, lr=3e-2),
+    "adam": Rule(_adam, lr=1e-4, slots=("first", "second")),
+    "adamw": Rule(_adamw, lr=1e-4, prior=1e-2, slots=("first", "second")),
+    "rms18": Rule(
+        _rms18,
+        lr=5e-5,
+        prior=2e-3,
+        needs_statistics=True,
+        prepare_statistics=_rms18_statistics,
+    ),
+    "rms19": Rule(_rms19, lr=2e-6, prior=0.0, needs_statistics=True),
+    "rms-gpt2": Rule(_rms_gpt2, lr=2e-5, needs_statistics=True),
+}
+
+
+def gradient_statistics(
+    model: LanguageModel, names: list[str], dataset: str, blocks: int
+) -> tuple[dict[str, Tensor], float]:
+    """Sum over `blocks` blocks of the squared gradient of each block's mean loss, and its FLOPs.
+
+    Blocks of 512 tokens (batch 1), cut one after another from the documents of `dataset`.
+
+    Raises:
+        UsageError: the dataset is too short.
+    """
+    squares = {name: torch.zeros_like(model.parameter(name).float()) for name in names}
+    done = 0
+    for block in _blocks(model, dataset):
+        weights = {name: model.parameter(name).detach().clone().requires_grad_() for name in names}
+        ids = block.to(model.device)[None]
+        count = torch.tensor([STATISTICS_BLOCK], device=model.device)
+        window = Window(ids[:, :-1], count, count, STATISTICS_BLOCK)
+        with torch.enable_grad():
+            logits = model.logits(window, weights).full().float()
+            loss = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:])
+            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None:
+                squares[name] += gradient.float().square()
+        done += 1
+        if done == blocks:
+            break
+    if done < blocks:
+        raise UsageError(
+            f"stats={dataset} fills {done} blocks of {STATISTICS_BLOCK} tokens, fewer than "
+            f"stats_blocks={blocks}; give more text or lower stats_blocks."
+        )
+    shape = StepShape(STATISTICS_BLOCK, STATISTICS_BLOCK, 0)
+    return squares, blocks * (model.cost.forward(shape) + model.cost.backward(shape, names))
+
+
+def _blocks(model: LanguageModel, dataset: str):  # type: ignore[no-untyped-def]
+    from tta_bench.documents import load_documents
+
+    assert model.tokenizer is not None
+    waiting: list[int] = []
+    for document in load_documents(dataset):
+        waiting += model.tokenizer(document.text, add_special_tokens=False)["input_ids"]
+        while len(waiting) > STATISTICS_BLOCK:
+            yield torch.tensor(waiting[: STATISTICS_BLOCK + 1])
+            del waiting[:STATISTICS_BLOCK]

@@ -1,0 +1,211 @@
+"""The loop: score, turn scores into losses, then let the method adapt. It knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tta_bench.cost.timing import StepTimer
+from tta_bench.errors import MethodError
+from tta_bench.model.cache import LaneCache
+from tta_bench.protocol import Protocol, Span
+from tta_bench.scores import as_scores, token_nll
+from tta_bench.streams import Step, Stream, collate, open_stream
+
+if TYPE_CHECKING:
+    from tta_bench.documents import TokenizedDocument
+    from tta_bench.method import Method
+
+MIN_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class DocumentResult:
+    """What became of one document.
+
+    `status`: done, skipped, oom, diverged or error, with the reason. `nll` [tokens] float32, in
+    nats, is there for `done` alone.
+    """
+
+    index: int
+    document: TokenizedDocument
+    status: str
+    reason: str | None = None
+    nll: np.ndarray | None = None
+    seconds: float = 0.0
+
+
+class Engine:
+    """Reads documents through one method under one protocol, on the method's lanes.
+
+    Args:
+        method: a fresh method.
+        protocol: what is read and scored.
+        prefix_id: the token that stands before each document, or None.
+        debug: let an exception of the method through instead of ending the run with a row.
+    """
+
+    def __init__(
+        self, method: Method, protocol: Protocol, prefix_id: int | None, debug: bool = False
+    ):
+        self.method = method
+        self.protocol = protocol
+        self.prefix_id = prefix_id
+        self.debug = debug
+        self.device = method.model.device
+        self.timer = StepTimer(self.device)
+        self.past: LaneCache | None = None
+        if protocol.context_mode == "cache":
+            self.past = LaneCache(method.lanes, protocol.context, self.device)
+
+    def warm_up(self) -> None:
+        """One full step on synthetic tokens, so that no document pays for set-up; then resets."""
+        width, scored = self.protocol.inputs_per_window, self.protocol.scored_per_window
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.method.lanes, width + 1)
+        tokens = torch.randint(self.method.model.vocab_size, shape, generator=generator)
+        stream = [_synthetic(row.numpy()) for row in tokens]
+        step = collate([(s, Span(0, width, scored)) for s in stream], self.device, self.past)
+        self._score_and_adapt(step)
+        self.timer.forget()
+        for lane in range(self.method.lanes):
+            self._reset(lane)
+
+    def run(
+        self,
+        documents: Iterable[TokenizedDocument],
+        on_step: Callable[[int, float], None] = lambda tokens, nll: None,
+    ) -> Iterator[DocumentResult]:
+        """Streams every document once and yields each as it ends.
+
+        A lane whose document ends takes the next one. When memory runs out or the method raises,
+        the documents in flight are yielded with that status and the run ends.
+
+        Args:
+            documents: read lazily, in order.
+            on_step: called after each step with the tokens scored and their summed NLL.
+        """
+        waiting = iter(enumerate(documents))
+        lanes: list[Stream | None] = [None] * self.method.lanes
+        started = False
+        while True:
+            for lane, stream in enumerate(lanes):
+                if stream is None:
+                    lanes[lane] = yield from self._next_stream(waiting)
+                    if lanes[lane] is not None and not (started and self.protocol.reset == "never"):
+                        self._reset(lane)
+            if all(stream is None for stream in lanes):
+                return
+            started = True
+            parts = [None if stream is None else (stream, next(stream.spans)) for stream in lanes]
+            try:
+                nll = self._score_and_adapt(collate(parts, self.device, self.past))
+            except Exception as error:  # a method is foreign code: whatever it raises is its row
+                if self.debug:
+                    raise
+                yield from _failures(lanes, error)
+                return
+            yield from self._record(lanes, parts, nll, on_step)
+
+    def _next_stream(
+        self, waiting: Iterator[tuple[int, TokenizedDocument]]
+    ) -> Iterator[DocumentResult]:
+        """Returns the next document that can be read; yields a row for each that cannot."""
+        for index, document in waiting:
+            length = len(document.token_ids)
+            stream = open_stream(index, document, self.protocol, self.prefix_id)
+            if length < MIN_TOKENS:
+                reason = f"{length} tokens; at least {MIN_TOKENS} are needed"
+            elif stream.tokens_expected == 0:
+                reason = f"{length} tokens do not fill one window"
+            else:
+                return stream
+            yield DocumentResult(index, document, "skipped", reason)
+        return None
+
+    def _score_and_adapt(self, step: Step) -> Tensor:
+        """[B, C] float32 losses of one step, on the CPU."""
+        window, targets = step.window, step.targets
+        method = self.method
+        with self.timer.step(int(window.scored.sum())), torch.set_grad_enabled(method.gradients):
+            shape = (window.lanes, window.chunk_size, method.model.vocab_size)
+            scores = as_scores(method.score(window), shape)
+            nll = token_nll(scores, targets, window.mask, method.gradients)
+            if method.gradients and not nll.requires_grad:
+                raise MethodError("the method asks for gradients but its scores depend on none.")
+            losses = nll.detach().clone()
+            method.adapt(window, targets, nll)
+            if self.past is not None:
+                self.past.commit(window.lengths)
+        return losses.cpu()
+
+    def _record(
+        self,
+        lanes: list[Stream | None],
+        parts: list[tuple[Stream, Span] | None],
+        nll: Tensor,
+        on_step: Callable[[int, float], None],
+    ) -> Iterator[DocumentResult]:
+        seconds = self.timer.last / sum(part is not None for part in parts)
+        for lane, part in enumerate(parts):
+            if part is None:
+                continue
+            stream, scored = part[0], part[1].scored
+            losses = nll[lane, :scored].numpy()
+            stream.nll.append(losses)
+            stream.seconds += seconds
+            if not np.isfinite(losses).all():
+                first = int(np.argmin(np.isfinite(losses)))
+                position = stream.tokens_scored - scored + first
+                reason = f"the loss of token {position} is {losses[first]}"
+                lanes[lane] = None
+                yield DocumentResult(
+                    stream.index, stream.document, "diverged", reason, seconds=stream.seconds
+                )
+                continue
+            on_step(scored, float(losses.sum(dtype=np.float64)))
+            if stream.finished:
+                lanes[lane] = None
+                yield _finished(stream)
+
+    def _reset(self, lane: int) -> None:
+        self.method.reset(lane)
+        if self.past is not None:
+            self.past.reset(lane)
+
+
+def _finished(stream: Stream) -> DocumentResult:
+    nll = np.concatenate(stream.nll)
+    if len(nll) != stream.tokens_expected:
+        raise AssertionError(
+            f"document {stream.document.key}: {len(nll)} tokens scored, "
+            f"{stream.tokens_expected} planned"
+        )
+    return DocumentResult(stream.index, stream.document, "done", nll=nll, seconds=stream.seconds)
+
+
+def _failures(lanes: list[Stream | None], error: Exception) -> Iterator[DocumentResult]:
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    status = "oom" if out_of_memory else "error"
+    reason = str(error).split("\n")[0]
+    if not isinstance(error, MethodError):
+        reason = f"{type(error).__name__}: {reason}"
+    for stream in lanes:
+        if stream is not None:
+            yield DocumentResult(
+                stream.index, stream.document, status, reason, seconds=stream.seconds
+            )
+
+
+def _synthetic(tokens: np.ndarray) -> Stream:
+    from tta_bench.documents import TokenizedDocument
+
+    document = TokenizedDocument("synthetic", tokens.astype(np.int32), 0, 0, "")
+    return Stream(0, document, tokens, iter(()), 0)

@@ -1,0 +1,97 @@
+"""The contract of a method: score a chunk from its inputs, then learn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from tta_bench.scores import Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tta_bench.model import LanguageModel
+    from tta_bench.window import Window
+
+FAMILIES = ("none", "output", "head", "parameter", "context")
+
+
+class StepShape(NamedTuple):
+    """One lane's step, for FLOP formulas."""
+
+    inputs: int
+    """Tokens the model reads."""
+    scored: int
+    """Predictions scored (the last of the inputs)."""
+    past: int
+    """Keys carried in from before the window."""
+
+
+class Method:
+    """Base class of every method; what a subclass leaves out has an honest default.
+
+    The engine calls `score(window)`, computes the loss itself, then calls
+    `adapt(window, targets, nll)`; at a document's start it calls `reset(lane)`. A subclass that
+    returns its fresh state from `init_state` as tensors gets per-lane storage (`self.state[name]`
+    of shape [lanes, ...]), `reset` and `state_bytes` for nothing.
+    """
+
+    family: ClassVar[str] = "none"
+    gradients: ClassVar[bool] = False
+    """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
+
+    @dataclass
+    class Params:
+        """Hyper-parameters, one field each with a default."""
+
+    def __init__(self, model: LanguageModel, params: Any, lanes: int):
+        self.model = model
+        self.params = params
+        self.lanes = lanes
+        self.prepare()
+        fresh = self.init_state()
+        self._fresh = fresh
+        self.state = {
+            name: value.expand(lanes, *value.shape).clone() for name, value in fresh.items()
+        }
+
+    def prepare(self) -> None:
+        """One-off work before the first document, such as building modules."""
+
+    def init_state(self) -> dict[str, Tensor]:
+        """The fresh fast state of one lane, without a lane dimension, on the model's device."""
+        return {}
+
+    def reset(self, lane: int) -> None:
+        """Makes `lane` bit for bit what it was when fresh."""
+        for name, value in self._fresh.items():
+            self.state[name][lane] = value
+
+    def state_bytes(self) -> int:
+        """Bytes of adaptation state a lane needs beyond the shared weights."""
+        return sum(value.numel() * value.element_size() for value in self._fresh.values())
+
+    def score(self, window: Window) -> Scores | Tensor:
+        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V]."""
+        return self.model.logits(window)
+
+    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
+        """Learns from the chunk just scored.
+
+        Args:
+            window: the window that was scored.
+            targets: [B, C] int64, the tokens of the chunk; 0 at padding.
+            nll: [B, C] float32, nats; 0 at padding. Differentiable if `gradients` is True.
+        """
+
+    def flops(self, shape: StepShape) -> float | None:
+        """Analytic FLOPs of `score` and `adapt` of one lane in one step; None if not known.
+
+        2 per multiply-add; element-wise work and optimiser arithmetic are not counted. Where it
+        is None, the counter's figure stands in.
+        """
+        return None
+
+    def invisible_flops(self, shape: StepShape) -> float:
+        """The part of `flops` that PyTorch's counter cannot see (mv, linalg, custom kernels)."""
+        return 0.0

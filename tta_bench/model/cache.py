@@ -1,0 +1,125 @@
+"""Keys and values carried from chunk to chunk (context mode `cache`), one row a lane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+class LaneCache:
+    """The last `capacity` keys and values of each layer, for all lanes.
+
+    Rows are aligned on the right: lane b's `valid[b]` entries are the newest ones and what lies
+    left of them is masked. A forward pass *stages* the longer keys and values; only `commit`,
+    after `adapt`, makes them the past, so that scoring twice reads the same past twice.
+    Keys made by weights that have changed since stay as they are (a "stale" cache, as in
+    Transformer-XL); they carry no gradient.
+    """
+
+    def __init__(self, lanes: int, capacity: int, device: torch.device):
+        self.capacity = capacity
+        self.valid = torch.zeros(lanes, dtype=torch.int64, device=device)
+        self.positions = torch.zeros(lanes, dtype=torch.int64, device=device)
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._staged: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._rows: list[int] = list(range(lanes))
+        self._owner: LaneCache = self
+
+    @property
+    def length(self) -> int:
+        """P: keys held per lane, valid or not."""
+        return self._owner._layers[0][0].shape[2] if self._owner._layers else 0
+
+    def lane(self, lane: int) -> LaneCache:
+        """A view of one lane that stages into the same cache."""
+        view = LaneCache.__new__(LaneCache)
+        view.capacity = self.capacity
+        view.valid = self.valid[lane : lane + 1]
+        view.positions = self.positions[lane : lane + 1]
+        view._owner = self._owner
+        view._rows = [self._rows[lane]]
+        return view
+
+    def to_transformers(self) -> DynamicCache:
+        """The past as a `DynamicCache` that the model may extend."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        rows = slice(None) if len(self._rows) > 1 else slice(self._rows[0], self._rows[0] + 1)
+        for index, (keys, values) in enumerate(self._owner._layers):
+            cache.update(keys[rows], values[rows], index)
+        return cache
+
+    def attention_mask(
+        self, width: int, dtype: torch.dtype, sliding_window: int | None = None
+    ) -> Tensor:
+        """[B, 1, L, P+L] additive mask: valid past entries, then causal inside the window.
+
+        `sliding_window` is the reach of layers that look back over so many tokens only.
+        """
+        past = self.length
+        device = self.valid.device
+        query = torch.arange(width, device=device)[:, None]
+        key = torch.arange(past + width, device=device)[None, :]
+        causal = (key - past) <= query  # [L, P+L]
+        held = key >= past - self.valid[:, None, None]  # [B, 1, P+L]
+        allowed = causal[None] & held
+        if sliding_window is not None:
+            allowed = allowed & (query - (key - past) < sliding_window)
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
+        return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+
+    def position_ids(self, width: int) -> Tensor:
+        """[B, L] absolute positions of the window's inputs."""
+        return self.positions[:, None] + torch.arange(width, device=self.positions.device)[None, :]
+
+    def stage(self, cache: DynamicCache) -> None:
+        """Keeps the extended keys and values of a forward pass until `commit`."""
+        layers = [(layer.keys.detach(), layer.values.detach()) for layer in cache.layers]
+        for index, row in enumerate(self._rows):
+            self._owner._staged[row] = [
+                (keys[index : index + 1], values[index : index + 1]) for keys, values in layers
+            ]
+
+    def commit(self, lengths: Tensor) -> None:
+        """Makes what was staged the past; `lengths` [B] inputs were read in each lane.
+
+        A lane that read fewer inputs than its neighbours is at the end of its document (padding
+        stands right of them), and is reset before it reads again.
+        """
+        if not self._staged:
+            return
+        width = max(part[0][0].shape[2] for part in self._staged.values())
+        some = next(iter(self._staged.values()))
+        layers = []
+        for index in range(len(some)):
+            keys, values = (
+                torch.cat(
+                    [
+                        _fit(self._staged.get(row, some)[index][kind], width)
+                        for row in range(len(self.valid))
+                    ]
+                )[:, :, -self.capacity :]
+                for kind in (0, 1)
+            )
+            layers.append((keys.contiguous(), values.contiguous()))
+        self._layers = layers
+        self._staged = {}
+        self.valid += lengths
+        self.valid.clamp_(max=self.capacity)
+        self.positions += lengths
+
+    def reset(self, lane: int) -> None:
+        """Forgets the lane's past."""
+        self.valid[lane] = 0
+        self.positions[lane] = 0
+
+
+def _fit(tensor: Tensor, width: int) -> Tensor:
+    """Pads the key dimension on the right, for a lane that ran without its neighbours' padding."""
+    return torch.nn.functional.pad(tensor, (0, 0, 0, width - tensor.shape[2]))

@@ -1,0 +1,160 @@
+"""Next-token distributions of one step, and the engine's loss of them.
+
+Distributions are produced a few chunk columns at a time, so that the [B, C, V] array of a large
+vocabulary never exists as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from tta_bench.errors import MethodError
+
+SLICE_BYTES = 256 * 2**20
+"""Float32 logits alive at once while scoring; what needs more is cut into slices of columns."""
+
+RETAINED_BYTES = 4 * 2**30
+"""Float32 logits kept for a backward pass; what needs more is computed again in the backward."""
+
+NORMALISATION_TOLERANCE = 1e-4
+"""Largest |log sum exp| (nats) accepted of a method that returns log-probabilities itself."""
+
+
+class Scores:
+    """Distributions over the vocabulary for the B x C predictions of one step.
+
+    `normalised` says that `rows` gives log-probabilities that sum to one over the whole vocabulary
+    (for methods that mix probabilities); the engine verifies it. Otherwise the engine normalises.
+    """
+
+    normalised = False
+
+    def __init__(self, lanes: int, chunk_size: int, vocab_size: int):
+        self.shape = (lanes, chunk_size, vocab_size)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """[B, stop-start, V]: logits, or log-probabilities, of chunk columns start .. stop-1."""
+        raise MethodError(f"{type(self).__name__} does not define rows(start, stop).")
+
+    def full(self) -> Tensor:
+        """[B, C, V], all at once; for small vocabularies, tests and simple plugins."""
+        return self.rows(0, self.shape[1])
+
+
+class Logits(Scores):
+    """Logits computed when asked for: `unembed` maps [..., d] to [..., V]."""
+
+    def __init__(self, hidden: Tensor, unembed: Callable[[Tensor], Tensor], vocab_size: int):
+        super().__init__(hidden.shape[0], hidden.shape[1], vocab_size)
+        self.hidden = hidden
+        self.unembed = unembed
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.unembed(self.hidden[:, start:stop])
+
+
+class DenseLogits(Scores):
+    """Logits that a method returned as one [B, C, V] tensor."""
+
+    def __init__(self, logits: Tensor):
+        super().__init__(*logits.shape)
+        self.logits = logits
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.logits[:, start:stop]
+
+
+class LaneScores(Scores):
+    """One `Scores` (of B = 1) a lane, for methods whose lanes have weights of their own.
+
+    Lanes without an entry, and columns past a lane's own chunk, read as zero logits: padding that
+    is never scored.
+    """
+
+    def __init__(self, parts: dict[int, Scores], lanes: int, chunk_size: int, vocab_size: int):
+        super().__init__(lanes, chunk_size, vocab_size)
+        self.parts = parts
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        pieces: dict[int, Tensor] = {}
+        for lane, part in self.parts.items():
+            own = min(stop, part.shape[1])
+            if own > start:
+                piece = part.rows(start, own)
+                pieces[lane] = F.pad(piece, (0, 0, 0, stop - own)) if stop > own else piece
+        if not pieces:
+            raise MethodError("LaneScores was asked for columns that no lane scores.")
+        blank = torch.zeros_like(next(iter(pieces.values())))
+        return torch.cat([pieces.get(lane, blank) for lane in range(self.shape[0])])
+
+
+def as_scores(returned: object, shape: tuple[int, int, int]) -> Scores:
+    """Accepts what `Method.score` returned, or says what is wrong with it.
+
+    Raises:
+        MethodError: neither `Scores` nor a floating tensor of `shape` = (B, C, V).
+    """
+    if isinstance(returned, Tensor):
+        if tuple(returned.shape) != shape:
+            raise MethodError(
+                f"score returned a tensor of shape {tuple(returned.shape)}; "
+                f"it must be [lanes, chunk, vocabulary] = {shape}."
+            )
+        return DenseLogits(returned)
+    if not isinstance(returned, Scores):
+        raise MethodError(
+            f"score returned {type(returned).__name__}; return logits of shape {shape} or a Scores."
+        )
+    if returned.shape != shape:
+        raise MethodError(f"score returned Scores of shape {returned.shape}, not {shape}.")
+    return returned
+
+
+def token_nll(scores: Scores, targets: Tensor, mask: Tensor, gradients: bool = False) -> Tensor:
+    """Negative log-likelihood of every target, in nats, float32: [B, C]; 0 at padding.
+
+    Args:
+        scores: distributions of the step.
+        targets: [B, C] int64; any valid id at padding.
+        mask: [B, C] bool, True where a token is scored.
+        gradients: keep what a backward pass through the result needs.
+
+    Raises:
+        MethodError: a method that claims normalised log-probabilities whose sum is not one.
+    """
+    lanes, columns, vocab = scores.shape
+    column_bytes = lanes * vocab * 4
+    step = max(1, SLICE_BYTES // column_bytes)
+    again = gradients and column_bytes * columns > RETAINED_BYTES
+
+    def of_slice(start: int, stop: int) -> Tensor:
+        rows = scores.rows(start, stop).float()
+        if scores.normalised:
+            _check_normalised(rows.detach(), mask[:, start:stop])
+            return -rows.gather(2, targets[:, start:stop, None])[..., 0]
+        flat = F.cross_entropy(
+            rows.flatten(0, 1), targets[:, start:stop].flatten(), reduction="none"
+        )
+        return flat.view(lanes, stop - start)
+
+    pieces: Sequence[Tensor] = [
+        checkpoint(of_slice, start, min(start + step, columns), use_reentrant=False)
+        if again
+        else of_slice(start, min(start + step, columns))
+        for start in range(0, columns, step)
+    ]
+    return torch.cat(list(pieces), dim=1).masked_fill(~mask, 0.0)
+
+
+def _check_normalised(log_probs: Tensor, mask: Tensor) -> None:
+    error = torch.logsumexp(log_probs, dim=2).masked_fill(~mask, 0.0).abs().max().item()
+    if not error <= NORMALISATION_TOLERANCE:
+        raise MethodError(
+            f"the method's log-probabilities do not sum to one (|log sum| = {error:.2g}); "
+            "return logits, or normalise over the whole vocabulary."
+        )

@@ -1,0 +1,89 @@
+"""A window: what the model reads in one step, for all lanes at once, and which part is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tta_bench.model.cache import LaneCache
+
+
+@dataclass(frozen=True)
+class Window:
+    """One step of B lanes. It holds inputs only: the targets of the chunk reach `adapt` alone.
+
+    The model reads `input_ids`; the last `scored[b]` valid inputs of lane b each predict one token
+    of the chunk. Chunk tensors are [B, C, ...] with lane b's tokens in columns 0 .. scored[b]-1.
+
+    Attributes:
+        input_ids: [B, L] int64, padded on the right with 0.
+        lengths: [B] int64, valid inputs of each lane; 0 for a lane that is idle.
+        scored: [B] int64, scored predictions of each lane.
+        chunk_size: C, the largest entry of `scored`.
+        past: keys and values carried in from before the window, or None.
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+    scored: Tensor
+    chunk_size: int
+    past: LaneCache | None = None
+
+    @property
+    def lanes(self) -> int:
+        """B, the number of lanes."""
+        return self.input_ids.shape[0]
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """[B, C] bool, True where a token is scored."""
+        columns = torch.arange(self.chunk_size, device=self.input_ids.device)
+        return columns[None, :] < self.scored[:, None]
+
+    @cached_property
+    def _positions(self) -> Tensor:
+        """[B, C] int64, the input position that predicts each column; 0 at padding."""
+        columns = torch.arange(self.chunk_size, device=self.input_ids.device)
+        first = (self.lengths - self.scored)[:, None]
+        return torch.where(self.mask, first + columns[None, :], 0)
+
+    @cached_property
+    def chunk_ids(self) -> Tensor:
+        """[B, C] int64, the input token at each scored position; 0 at padding.
+
+        The label of column i < scored-1 is `chunk_ids[:, i + 1]`; only `adapt` learns the last one.
+        """
+        return self.input_ids.gather(1, self._positions).masked_fill(~self.mask, 0)
+
+    def chunk(self, values: Tensor) -> Tensor:
+        """Gathers the scored positions: [B, L, ...] -> [B, C, ...]."""
+        index = self._positions.reshape(*self._positions.shape, *[1] * (values.dim() - 2))
+        return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+
+    def scored_lanes(self) -> list[tuple[int, int]]:
+        """(lane, tokens scored) of each lane that is not idle."""
+        return [(lane, n) for lane, n in enumerate(self._scored_list) if n > 0]
+
+    def lane(self, lane: int) -> Window:
+        """The same step of one lane alone (B = 1), without the padding its neighbours caused."""
+        length = max(self._length_list[lane], 1)
+        return Window(
+            input_ids=self.input_ids[lane : lane + 1, :length],
+            lengths=self.lengths[lane : lane + 1],
+            scored=self.scored[lane : lane + 1],
+            chunk_size=self._scored_list[lane],
+            past=None if self.past is None else self.past.lane(lane),
+        )
+
+    @cached_property
+    def _scored_list(self) -> list[int]:
+        return self.scored.tolist()
+
+    @cached_property
+    def _length_list(self) -> list[int]:
+        return self.lengths.tolist()

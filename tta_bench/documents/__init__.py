@@ -2,7 +2,7 @@
 
 from tta_bench.documents.document import Document, TokenizedDocument
 from tta_bench.documents.sources import dataset_names, load_documents
-from tta_bench.documents.tokenized import TokenizedDataset, tokenized
+from tta_bench.documents.tokens import TokenizedDataset, tokenized
 
 __all__ = [
     "Document",

@@ -188,7 +188,7 @@ def _text_of(row: dict[str, Any], column: str, where: str) -> str:
         return ""
     if not isinstance(text, str):
         raise DocumentError(
-            f"{where} has a {type(text).__name__} in column {column!r}, not a text."
+            f"{where} holds {type(text).__name__} in column {column!r}, not a text."
         )
     try:
         text.encode()

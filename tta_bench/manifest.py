@@ -1,0 +1,266 @@
+"""The manifest: what a run was made of, and the key that says which runs are the same.
+
+It names no host and no folder of the user's: the prefixes of the home and of the working folder are
+cut from every string in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import tta_bench
+
+SCHEMA_VERSION = 1
+"""Of a run's files. Raised when a reader of the former version would misread them."""
+
+ENGINE_VERSION = 1
+"""Raised when the same model, method, documents and protocol give other numbers than before."""
+
+KEY_VERSION = "k1"
+"""Of the way `run_key` is computed."""
+
+FLOPS_CONVENTION = (
+    "2 FLOPs per multiply-add; attention counted as the full rectangle 4 d L (L + past) per layer "
+    "forward, its backward twice that; element-wise work, norms, softmax and optimiser arithmetic "
+    "not counted"
+)
+
+_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+
+
+def build_manifest(
+    *,
+    model: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    method: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    prefix_id: int | None,
+    dtype: str,
+    device: str,
+    lanes: int,
+    seeds: Mapping[str, int],
+    config: Mapping[str, Any],
+    command: Sequence[str] | None = None,
+    torch: Any = None,
+) -> dict[str, Any]:
+    """Everything a reader needs to judge a run or to repeat it, JSON-able, with its key.
+
+    Args:
+        model: `name`, `random_weights`, and the provenance its loader gave (hashes, revision).
+        dataset: `spec`, `fingerprint`, `documents`, `tokens`, and the limits `limit`,
+            `max_tokens`, `min_tokens` where they were given.
+        method: `name`, `spec`, `params` (a dataclass or a mapping), `source_sha256`, `family`.
+        protocol: `Protocol.to_dict()`.
+        prefix_id: the id of the prefix token in use, None if there is none.
+        dtype: of the model's weights, such as `float32`.
+        device: as PyTorch names it, such as `cuda:0`.
+        lanes: slots of the batch; no number depends on it.
+        seeds: by what they seed.
+        config: the fully resolved configuration of the command.
+        command: the command line; `sys.argv` by default.
+        torch: the imported module, for the name of a CUDA device.
+    """
+    words = sys.argv if command is None else command
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "engine_version": ENGINE_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "model": dict(model),
+        "dtype": dtype.removeprefix("torch."),
+        "dataset": dict(dataset),
+        "method": dict(method),
+        "protocol": {**protocol, "prefix_id": prefix_id},
+        "lanes": lanes,
+        "seeds": dict(seeds),
+        "device": describe_device(device, torch),
+        "platform": describe_platform(),
+        "software": describe_software(),
+        "flops_convention": FLOPS_CONVENTION,
+        "command": [Path(word).name if i == 0 else word for i, word in enumerate(words)],
+        "config": dict(config),
+    }
+    clean = without_private_paths(jsonable(manifest))
+    return {"key": run_key(clean), **clean}
+
+
+def run_key(manifest: Mapping[str, Any]) -> str:
+    """`k1-` and 16 hex digits: equal for two runs whose numbers must be equal."""
+    parts = setting(manifest) | {
+        "method": {
+            name: manifest["method"].get(name) for name in ("name", "params", "source_sha256")
+        },
+        "seeds": manifest.get("seeds"),
+    }
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return f"{KEY_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """All that moves numbers beside the method and its seeds; runs that share it are comparable.
+
+    Names and paths of models and datasets are left out where a hash says what they hold, and so
+    are device, lanes and time.
+    """
+    dataset, protocol = manifest["dataset"], dict(manifest["protocol"])
+    if "prefix_id" in protocol:
+        protocol.pop("prefix", None)  # `auto` and `bos` are one protocol where they mean one id
+    limits = ("limit", "max_tokens", "min_tokens")
+    return {
+        "engine_version": manifest.get("engine_version"),
+        "model": _model_identity(manifest["model"]),
+        "dtype": manifest.get("dtype"),
+        "dataset": {
+            "fingerprint": dataset.get("fingerprint") or dataset.get("spec"),
+            **{name: dataset[name] for name in limits if dataset.get(name)},
+        },
+        "protocol": protocol,
+    }
+
+
+def _model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    hashes = {name: value for name, value in model.items() if name.endswith("sha256") and value}
+    if model.get("commit"):
+        hashes["commit"] = model["commit"]
+    if model.get("random_weights"):
+        hashes["seed"] = model.get("seed")
+    return hashes or {"name": model.get("name"), "revision": model.get("revision")}
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions of tta-bench (with its commit, in a checkout), Python and the main packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    own = {"version": tta_bench.__version__, **checkout_state()}
+    return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
+
+
+def checkout_state() -> dict[str, Any]:
+    """`commit` and `dirty` of the checkout this package lies in; None when it is installed.
+
+    `dirty` is about code and suites; an edited page of documentation does not count.
+    """
+    root = Path(tta_bench.__file__).resolve().parent.parent
+    unknown = {"commit": None, "dirty": None}
+    if not (root / ".git").exists():
+        return unknown
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    sources = ("tta_bench", "methods", "suites", "pyproject.toml", "setup.py")
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *sources)
+    if not commit or changes is None:
+        return unknown
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def describe_platform() -> dict[str, Any]:
+    """Operating system, machine, processor and cores; no host name."""
+    return {
+        "os": f"{platform.system()} {platform.release().split('-')[0]}",
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+
+
+def _cpu_name() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        name = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        return name or platform.processor() or None
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else None
+
+
+def describe_device(device: str, torch: Any = None) -> dict[str, Any]:
+    """`type`, and for a CUDA device its name, memory, driver and CUDA version."""
+    kind = device.split(":")[0]
+    if kind != "cuda" or torch is None:
+        return {"type": kind}
+    properties = torch.cuda.get_device_properties(device)
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    driver = (_output(*query) or "").split("\n")[0]
+    return {
+        "type": kind,
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver or None,
+        "cuda": torch.version.cuda,
+    }
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it is not there, fails, or takes over five seconds."""
+    # A caller inside a git hook has variables set that would point git at another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=5, env=environment, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def jsonable(value: Any) -> Any:
+    """The value in the types of JSON; what JSON cannot hold, infinities included, as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return jsonable(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def without_private_paths(value: Any) -> Any:
+    """The JSON-able value, the working folder cut from its strings and the home written as `~`."""
+    folders: dict[str, str] = {}
+    for short, folder in (("~", Path.home()), (".", Path.cwd())):
+        folders |= {str(path): short for path in (folder, folder.resolve())}
+    rules = []
+    for path in sorted(folders, key=len, reverse=True):  # the inner of two nested folders first
+        if len(Path(path).parts) == 1:  # the root of the file system says nothing of the user
+            continue
+        whole, short = rf"(?<![\w.~-]){re.escape(path)}", folders[path]
+        if short == ".":
+            rules.append((re.compile(rf"{whole}/+(?=[^/\s])"), ""))
+        rules.append((re.compile(rf"{whole}(?![\w.-])"), short))
+    return _replaced(value, rules)
+
+
+def _replaced(value: Any, rules: Sequence[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(value, dict):
+        return {_replaced(key, rules): _replaced(item, rules) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, rules) for item in value]
+    if isinstance(value, str):
+        for pattern, short in rules:
+            value = pattern.sub(short, value)
+    return value

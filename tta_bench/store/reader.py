@@ -1,0 +1,203 @@
+"""Reading runs: whatever is damaged is named in a sentence, never misread."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.errors import BenchError, UsageError
+from tta_bench.manifest import SCHEMA_VERSION
+from tta_bench.store.files import read_json
+from tta_bench.store.rows import LARGEST, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNFINISHED = "unfinished"
+_SECTIONS = ("model", "dataset", "method", "protocol")
+_COSTS = (
+    "flops_per_token",
+    "flops_per_token_counted",
+    "tokens_per_second",
+    "step_seconds_median",
+    "step_seconds_p90",
+    "step_tokens_median",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "peak_process_bytes",
+    "state_bytes_per_lane",
+    "offline_seconds",
+    "offline_flops",
+    "seconds",
+    "lanes",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One stored run.
+
+    Attributes:
+        path: its folder.
+        manifest: what it is made of (`tta_bench.manifest`).
+        rows: one a document, in the order of the dataset.
+        summary: how it ended and what it cost; empty while it is unfinished.
+        warnings: what was found amiss and mended while reading.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    rows: tuple[Row, ...]
+    summary: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> str:
+        """The method with its parameters, as `--method` takes it."""
+        return str(self.manifest["method"]["spec"])
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.manifest["method"]["name"])
+
+    @property
+    def status(self) -> str:
+        """`complete`, or how it broke off; `unfinished` without a summary."""
+        return str(self.summary.get("status", UNFINISHED))
+
+    def cost(self, name: str) -> float | None:
+        """A figure of the summary; None if it is not known."""
+        return self.summary.get(name)
+
+    def nll(self, row: Row) -> NDArray[np.float32]:
+        """[tokens] losses of a document's tokens, nats.
+
+        Raises:
+            BenchError: they were not published with the run, or the file is damaged.
+        """
+        import numpy as np
+
+        path = self.path / f"nll/{row.index:05d}.npz"
+        if row.nll is None or not path.is_file():
+            raise BenchError(
+                f"{path} is not there: the losses of {row.key} were not stored or not published."
+            )
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                vector = archive["nll"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise BenchError(f"{path} is damaged: {type(error).__name__}.") from error
+        if vector.dtype != np.float32 or vector.shape != (row.tokens,):
+            raise BenchError(f"{path} is damaged: it is no float32 vector of {row.tokens} losses.")
+        if not math.isclose(vector.sum(dtype=np.float64), row.nll, rel_tol=1e-9, abs_tol=1e-9):
+            raise BenchError(f"{path} is damaged: it does not add up to the sum in rows.jsonl.")
+        return vector
+
+
+def load_run(path: Path | str) -> Run:
+    """Reads a run's folder.
+
+    Raises:
+        BenchError: a file is damaged or of a newer schema; the sentence names it.
+    """
+    folder = Path(path)
+    manifest = read_json(folder / "manifest.json")
+    _check_manifest(manifest, folder / "manifest.json")
+    rows, warnings = read_rows(folder / "rows.jsonl")
+    summary: dict[str, Any] = {}
+    if (folder / "summary.json").exists():
+        summary = read_json(folder / "summary.json")
+        _check_summary(summary, rows, folder)
+    ordered = tuple(sorted(rows, key=lambda row: row.index))
+    return Run(folder, manifest, ordered, summary, tuple(warnings))
+
+
+def load_group(path: Path | str) -> list[Run]:
+    """Reads every run of a group, in the order they were started; a run's folder is a group of one.
+
+    Raises:
+        UsageError: there is no run in it.
+        BenchError: a file is damaged.
+    """
+    folder = Path(path)
+    if (folder / "manifest.json").exists():
+        return [load_run(folder)]
+    runs = [load_run(file.parent) for file in sorted(folder.glob("*/manifest.json"))]
+    if not runs:
+        raise UsageError(f"{folder} holds no run: there is no manifest.json in it or one below.")
+    return sorted(runs, key=lambda run: (str(run.manifest.get("created")), run.path.name))
+
+
+def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
+    version = manifest.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BenchError(f"{path} is damaged: it has no schema_version.")
+    if version != SCHEMA_VERSION:
+        raise BenchError(
+            f"{path} has schema {version}, this tta-bench reads schema {SCHEMA_VERSION}; "
+            "read it with the version that wrote it."
+        )
+    for name in _SECTIONS:
+        if not isinstance(manifest.get(name), dict):
+            raise BenchError(f"{path} is damaged: it lacks the section '{name}'.")
+    method = manifest["method"]
+    if not all(isinstance(method.get(name), str) for name in ("name", "spec")):
+        raise BenchError(f"{path} is damaged: its method has no name and spec.")
+    if not isinstance(manifest.get("key"), str):
+        raise BenchError(f"{path} is damaged: it has no key.")
+
+
+def _check_summary(summary: dict[str, Any], rows: list[Row], folder: Path) -> None:
+    path = folder / "summary.json"
+    if not isinstance(summary.get("status"), str):
+        raise BenchError(f"{path} is damaged: it has no status.")
+    for name in _COSTS:
+        value = summary.get(name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and abs(value) < LARGEST):
+            raise BenchError(f"{path} is damaged: its '{name}' is not a number.")
+    counted = summary.get("documents")
+    if counted is not None and counted != Counter(row.status for row in rows):
+        raise BenchError(
+            f"{folder / 'rows.jsonl'} is damaged: its rows are not those that {path.name} counted."
+        )
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """The rows, and warnings; a last line that a crash cut short is left out."""
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}.") from error
+    lines = data.split(b"\n")
+    last = lines.pop()  # empty unless the last line lacks its end
+    rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
+    warnings = []
+    if last:
+        try:
+            rows.append(_row(last, path, len(lines) + 1))
+        except BenchError:
+            warnings.append(f"the last line of {path} was cut short by a crash and is left out")
+    repeated = [key for key, count in Counter(row.key for row in rows).items() if count > 1]
+    if repeated:
+        raise BenchError(f"{path} is damaged: it has two rows for the document {repeated[0]}.")
+    return rows, warnings
+
+
+def _row(line: bytes, path: Path, number: int) -> Row:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{path} is damaged in line {number}: it is not valid JSON.") from error
+    try:
+        return Row.from_dict(values)
+    except ValueError as error:
+        raise BenchError(f"{path} is damaged in line {number}: {error}.") from error

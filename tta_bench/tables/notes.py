@@ -1,0 +1,161 @@
+"""What stands under a summary table: the protocol, the documents, and every reason for doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.tables.format import DASH, duration, listed, plural, si
+
+if TYPE_CHECKING:
+    from tta_bench.store import Run
+
+SHOWN_REASONS = 2
+
+
+def device_name(run: Run) -> str:
+    """`cpu`, or `cuda NVIDIA H100`."""
+    device = run.manifest.get("device")
+    device = device if isinstance(device, dict) else {}
+    return " ".join(str(device[name]) for name in ("type", "name") if device.get(name)) or DASH
+
+
+def notes_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The notes under the table of comparable runs; `rows` are their summary rows."""
+    notes = [_documents(rows), f"protocol: {_protocol(runs)}"]
+    if any(row["delta_ci95"] for row in rows):
+        notes.append("Δ: paired over documents; ± is its 95 % interval, documents as clusters")
+    if all(row["name"] != "none" for row in rows):
+        notes.append("none was not run under this protocol: there is nothing to compare with")
+    notes += _grouped(_difference_notes(rows), len(rows))
+    notes += _grouped(_cost_notes(rows), len(rows))
+    notes += _grouped([(w, row["method"]) for w, row in _warnings(runs, rows)], len(rows))
+    partial = [(reason, row["method"]) for row in rows for reason in row["partial_reasons"]]
+    notes += [f"PARTIAL: {note}" for note in _grouped(partial, len(rows))]
+    if any(row["random_weights"] for row in rows):
+        notes.append(
+            "RANDOM WEIGHTS: the model was never trained; these rows tell of speed and memory "
+            "alone and are not ranked"
+        )
+    return notes
+
+
+def partial_reasons(run: Run) -> list[str]:
+    """Why the run's figures do not stand for its whole dataset; empty if they do."""
+    reasons = []
+    if run.summary.get("partial"):
+        reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
+    expected = run.manifest["dataset"].get("documents")
+    total = max(expected if isinstance(expected, int) else 0, len(run.rows))
+    for status in ("skipped", "oom", "diverged", "error"):
+        rows = [row for row in run.rows if row.status == status]
+        if rows:
+            why = list(dict.fromkeys(row.reason or "no reason given" for row in rows))
+            more = ["..."] if len(why) > SHOWN_REASONS else []
+            shown = "; ".join([*why[:SHOWN_REASONS], *more])
+            reasons.append(f"{len(rows):,} of {plural(total, 'document')} {status} ({shown})")
+    missing = total - len(run.rows)
+    left = f"{missing:,} of {plural(total, 'document')} not read"
+    if run.status == "complete":
+        return [*reasons, left] if missing else reasons
+    reason = run.summary.get("reason")
+    ended = run.status + (f" ({reason})" if reason else "")
+    if missing:
+        reasons.append(f"{ended}, {left}")
+    elif all(row.status != run.status for row in run.rows):
+        reasons.append(ended)
+    return reasons
+
+
+def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
+    most = max(rows, key=lambda row: row["tokens"])
+    return (
+        f"{plural(most['documents_done'], 'document')}, {plural(most['tokens'], 'token')}, "
+        f"{plural(most['bytes'], 'byte')}"
+    )
+
+
+def _protocol(runs: Sequence[Run]) -> str:
+    protocol = runs[0].manifest["protocol"]
+    parts = [str(protocol.get("name", DASH))]
+    if protocol.get("window") is not None:
+        parts.append(f"window {protocol['window']}")
+        if protocol.get("stride") is not None:
+            parts.append(f"stride {protocol['stride']}")
+    else:
+        mode = protocol.get("context_mode")
+        context = "no context" if not protocol.get("context") else f"context {protocol['context']}"
+        parts.append(f"chunk {protocol.get('chunk', DASH)}")
+        parts.append(context + (f" ({mode})" if protocol.get("context") else ""))
+    prefix = protocol.get("prefix_id")
+    parts.append("no prefix token" if prefix is None else f"prefix token {prefix}")
+    reset = protocol.get("reset")
+    parts.append("never reset" if reset == "never" else f"reset at each {reset or DASH}")
+    parts.append(listed(str(run.manifest.get("dtype", DASH)) for run in runs))
+    lanes = listed(str(run.manifest.get("lanes", DASH)) for run in runs)
+    parts.append(f"{lanes} lane" if lanes == "1" else f"{lanes} lanes")
+    parts.append(_hardware(runs))
+    return ", ".join(parts)
+
+
+def _hardware(runs: Sequence[Run]) -> str:
+    name = device_name(runs[0])
+    machine = runs[0].manifest.get("platform")
+    if name != "cpu" or not isinstance(machine, dict) or not machine.get("cpu"):
+        return name
+    return f"cpu ({machine['cpu']}, {machine.get('cores', DASH)} cores)"
+
+
+def _difference_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    notes = []
+    for row in rows:
+        if row["delta_reason"] and row["delta_documents"] is not None:
+            refused = row["delta_nats_per_token"] is None
+            notes.append(
+                (f"not compared with none: {row['delta_reason']}", row["method"])
+                if refused
+                else (row["delta_reason"], "")
+            )
+        if row["delta_nats_per_token"] is not None and row["delta_unpaired_documents"]:
+            text = (
+                f"compared with none on {plural(row['delta_documents'], 'document')}; "
+                f"{row['delta_unpaired_documents']:,} more done by only one of the two"
+            )
+            notes.append((text, row["method"]))
+    return notes
+
+
+def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    notes = []
+    for row in rows:
+        if row["flops_agree"] is False:
+            text = (
+                f"FLOPs disagree: {si(row['flops_per_token'])} a token by formula, "
+                f"{si(row['flops_per_token_counted'])} counted"
+            )
+            notes.append((text, row["method"]))
+        if row["flops_note"]:
+            notes.append((f"FLOPs: {row['flops_note']}", row["method"]))
+        if row["offline_seconds"] or row["offline_flops"]:
+            took = [duration(row["offline_seconds"])] if row["offline_seconds"] else []
+            took += [f"{si(row['offline_flops'])}FLOPs"] if row["offline_flops"] else []
+            notes.append((f"trained offline once ({', '.join(took)}), not counted", row["method"]))
+    return notes
+
+
+def _warnings(
+    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    pairs = zip(runs, rows, strict=True)
+    return [(warning, row) for run, row in pairs for warning in run.warnings]
+
+
+def _grouped(notes: Sequence[tuple[str, str]], total: int) -> list[str]:
+    """Notes said once each, with the methods they are about unless those are all of them."""
+    methods: dict[str, list[str]] = {}
+    for text, method in notes:
+        methods.setdefault(text, []).append(method)
+    return [
+        text if len(about) == total or not any(about) else f"{listed(about)}: {text}"
+        for text, about in methods.items()
+    ]

@@ -1,0 +1,125 @@
+"""`tta-bench list`: what can be named on the command line; loads no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="List methods, models, suites or datasets.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+@app.command()
+def methods(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Hyper-parameters and their defaults, too.")
+    ] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with methods of your own.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Methods for --method, with their families."""
+    from tta_bench import registry
+
+    for file in plugin or []:
+        registry.add_plugin(file)
+    found = registry.available().values()
+    if json_:
+        rows = [
+            {
+                "name": info.name,
+                "family": info.family,
+                "summary": info.summary,
+                "params": [vars(param) for param in info.params],
+            }
+            for info in found
+        ]
+        _print_json("methods", rows)
+        return
+    if not verbose:
+        _print_lines([(info.name, info.family, info.summary) for info in found])
+        return
+    for info in found:
+        typer.echo(f"{info.name} ({info.family}): {info.summary}")
+        _print_lines([(f"  {param.name}={param.default}", param.help) for param in info.params])
+        typer.echo()
+
+
+@app.command()
+def models(json_: Json = False) -> None:
+    """Forms that --model takes."""
+    from tta_bench.model_sources import MODEL_SOURCES
+
+    if json_:
+        _print_json("models", [{"form": form, "summary": about} for form, about in MODEL_SOURCES])
+    else:
+        _print_lines(MODEL_SOURCES)
+
+
+@app.command()
+def suites(json_: Json = False) -> None:
+    """Built-in suites for --suite."""
+    found = [(path.stem, description(path.read_text(encoding="utf-8"))) for path in suite_files()]
+    if json_:
+        _print_json("suites", [{"name": name, "summary": about} for name, about in found])
+    else:
+        _print_lines(found)
+
+
+@app.command()
+def datasets(json_: Json = False) -> None:
+    """Built-in datasets and forms that --dataset takes."""
+    from tta_bench.documents import dataset_names
+
+    found = list(dataset_names().items())
+    if json_:
+        _print_json("datasets", [{"form": form, "summary": about} for form, about in found])
+    else:
+        _print_lines(found)
+
+
+def suite_files() -> list[Path]:
+    """The YAML files of the installed suites, in order; recipes of training are in a sub-folder."""
+    from importlib.util import find_spec
+
+    package = find_spec("tta_bench_suites")
+    if package is None or not package.submodule_search_locations:
+        return []
+    return sorted(Path(package.submodule_search_locations[0]).glob("*.yaml"))
+
+
+def description(text: str) -> str:
+    """A suite's `description:`, else its first line of comment."""
+    for line in text.splitlines():
+        if line.startswith("description:"):
+            return line.partition(":")[2].strip().strip("\"'")
+    first = text.lstrip().split("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def _print_json(kind: str, rows: list[dict[str, Any]]) -> None:
+    typer.echo(json.dumps({kind: rows}))
+
+
+def _print_lines(lines: Sequence[tuple[str, ...]]) -> None:
+    """Columns in line, the last one wrapped into the terminal's width. Rich would cost 60 ms."""
+    import shutil
+    import textwrap
+
+    if not lines:
+        return
+    *widths, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
+    indent = " " * (sum(widths) + 2 * len(widths))
+    room = max(24, shutil.get_terminal_size().columns - len(indent))
+    for *cells, last in lines:
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        wrapped = textwrap.wrap(last, room) or [""]
+        typer.echo(
+            "\n".join([start + wrapped[0], *(indent + line for line in wrapped[1:])]).rstrip()
+        )

@@ -1,0 +1,194 @@
+"""What is going on: a live line a method on a terminal, plain lines elsewhere, all on stderr."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tta_bench.statistics import exp
+from tta_bench.tables.format import DASH, count, duration, fixed, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between two plain lines of one method, at least, where documents end."""
+
+LONGEST_SILENCE = 30.0
+"""Seconds after which a plain line comes even if no document has ended."""
+
+
+@dataclass
+class _Method:
+    """A method being run; totals since its start."""
+
+    spec: str
+    started: float = field(default_factory=time.monotonic)
+    tokens: int = 0
+    nll: float = 0.0
+    documents: int = 0
+    last_line: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def perplexity(self) -> str:
+        return fixed(exp(self.nll / self.tokens), 2) if self.tokens else DASH
+
+    @property
+    def rate(self) -> str:
+        return count(round(self.tokens / self.seconds)) if self.tokens and self.seconds else DASH
+
+
+class Progress:
+    """Shows how far each method has come.
+
+        with Progress(total_documents=23, total_tokens=90_000, quiet=False) as progress:
+            progress.start_method("none")
+            progress.update(tokens, nll_sum, documents_done)   # as often as one likes
+            progress.end_method("complete")
+
+    Args:
+        total_documents: documents each method reads; None if not known.
+        total_tokens: tokens each method scores; None if not known, and then no time left is shown.
+        quiet: show nothing but notes.
+        console: where to; stderr by default.
+    """
+
+    def __init__(
+        self,
+        total_documents: int | None,
+        total_tokens: int | None,
+        quiet: bool = False,
+        console: Console | None = None,
+    ):
+        from rich.console import Console
+
+        self.total_documents = total_documents
+        self.total_tokens = total_tokens
+        self.quiet = quiet
+        self.console = console or Console(stderr=True, highlight=False)
+        self._method: _Method | None = None
+        self._task: TaskID | None = None
+        self._live: RichProgress | None = None
+        if self.console.is_terminal and not quiet:
+            self._live = _live_display(self.console)
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._method is not None:
+            broken_off = "interrupted" if kind is KeyboardInterrupt else "error"
+            self.end_method("unfinished" if kind is None else broken_off)
+        if self._live is not None:
+            self._live.stop()
+
+    def start_method(self, spec: str) -> None:
+        """A method begins; its totals are zero."""
+        self._method = _Method(plain(spec))
+        if self._live is not None:
+            self._task = self._live.add_task(self._method.spec, total=None, text="", left="")
+            self._show("")
+        else:
+            self._line(f"{self._method.spec}: started")
+
+    def update(self, tokens: int, nll_sum: float, documents_done: int) -> None:
+        """Totals since the method's start: tokens scored, their NLL (nats), documents ended."""
+        method = self._method
+        if method is None:
+            raise RuntimeError("update belongs between start_method and end_method")
+        ended = documents_done > method.documents
+        method.tokens, method.nll, method.documents = tokens, nll_sum, documents_done
+        if self._live is not None:
+            self._show(self._time_left())
+        elif time.monotonic() - method.last_line >= (PLAIN_INTERVAL if ended else LONGEST_SILENCE):
+            method.last_line = time.monotonic()
+            left = self._time_left()
+            self._line(f"{method.spec}: {self._figures()}" + (f", {left}" if left else ""))
+
+    def end_method(self, status: str) -> None:
+        """The method has ended; `complete`, or how it broke off."""
+        method = self._method
+        if method is None:
+            return
+        took = duration(method.seconds)
+        if self._live is not None:
+            self._show(took if status == "complete" else f"{status}, {took}")
+            if self._task is not None:
+                self._live.stop_task(self._task)
+        else:
+            self._line(f"{method.spec}: {status}, {self._figures()}, {took}")
+        self._method = self._task = None
+
+    def note(self, text: str) -> None:
+        """A line for the user, above the live display; shown even when quiet."""
+        from rich.text import Text
+
+        self.console.print(Text(plain(text)), soft_wrap=True)
+
+    def _figures(self) -> str:
+        method = self._method
+        assert method is not None
+        of = "" if self.total_documents is None else f"/{self.total_documents:,}"
+        return (
+            f"{method.documents:,}{of} documents, {method.tokens:,} tokens, "
+            f"perplexity {method.perplexity}, {method.rate} tokens/s"
+        )
+
+    def _time_left(self) -> str:
+        method = self._method
+        assert method is not None
+        if not self.total_tokens or not method.tokens:
+            return ""
+        left = max(0, self.total_tokens - method.tokens) * method.seconds / method.tokens
+        return f"{duration(left)} left"
+
+    def _show(self, left: str) -> None:
+        method = self._method
+        if self._live is None or self._task is None or method is None:
+            return
+        of = "" if self.total_documents is None else f"/{self.total_documents:,}"
+        # Short enough, with the bar, for 80 columns.
+        text = (
+            f"{method.documents:,}{of} docs  {method.tokens:,} tokens  "
+            f"ppl {method.perplexity}  {method.rate}/s"
+        )
+        total = self.total_tokens or self.total_documents
+        done = method.tokens if self.total_tokens else method.documents
+        self._live.update(self._task, completed=done, total=total, text=text, left=left)
+
+    def _line(self, text: str) -> None:
+        if not self.quiet:
+            self.note(text)
+
+
+def _live_display(console: Console) -> RichProgress:
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    return Progress(
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(overflow="ellipsis", no_wrap=True, ratio=1),
+        ),
+        BarColumn(bar_width=8),
+        TextColumn("{task.fields[text]}", markup=False),
+        TextColumn("{task.fields[left]}", markup=False, justify="right"),
+        console=console,
+        expand=True,
+    )

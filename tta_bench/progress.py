@@ -49,9 +49,9 @@ class _Method:
 class Progress:
     """Shows how far each method has come.
 
-        with Progress(total_documents=23, total_tokens=90_000, quiet=False) as progress:
-            progress.start_method("none")
-            progress.update(tokens, nll_sum, documents_done)   # as often as one likes
+        with Progress(quiet=False) as progress:
+            progress.start_method("none", total_documents=23, total_tokens=90_000)
+            progress.update(tokens, nll_sum, documents_done)   # after each step
             progress.end_method("complete")
 
     Args:
@@ -63,8 +63,8 @@ class Progress:
 
     def __init__(
         self,
-        total_documents: int | None,
-        total_tokens: int | None,
+        total_documents: int | None = None,
+        total_tokens: int | None = None,
         quiet: bool = False,
         console: Console | None = None,
     ):
@@ -92,13 +92,16 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._method is not None:
-            broken_off = "interrupted" if kind is KeyboardInterrupt else "error"
-            self.end_method("unfinished" if kind is None else broken_off)
+            self.end_method("interrupted" if kind in (None, KeyboardInterrupt) else "error")
         if self._live is not None:
             self._live.stop()
 
-    def start_method(self, spec: str) -> None:
-        """A method begins; its totals are zero."""
+    def start_method(
+        self, spec: str, total_documents: int | None = None, total_tokens: int | None = None
+    ) -> None:
+        """A method begins; totals given here replace those of the constructor."""
+        self.total_documents = total_documents or self.total_documents
+        self.total_tokens = total_tokens or self.total_tokens
         self._method = _Method(plain(spec))
         if self._live is not None:
             self._task = self._live.add_task(self._method.spec, total=None, text="", left="")
@@ -107,12 +110,20 @@ class Progress:
             self._line(f"{self._method.spec}: started")
 
     def update(self, tokens: int, nll_sum: float, documents_done: int) -> None:
-        """Totals since the method's start: tokens scored, their NLL (nats), documents ended."""
+        """A step was taken.
+
+        Args:
+            tokens: tokens scored since the last call.
+            nll_sum: their summed NLL, nats.
+            documents_done: documents ended since the method's start.
+        """
         method = self._method
         if method is None:
             raise RuntimeError("update belongs between start_method and end_method")
         ended = documents_done > method.documents
-        method.tokens, method.nll, method.documents = tokens, nll_sum, documents_done
+        method.tokens += tokens
+        method.nll += nll_sum
+        method.documents = documents_done
         if self._live is not None:
             self._show(self._time_left())
         elif time.monotonic() - method.last_line >= (PLAIN_INTERVAL if ended else LONGEST_SILENCE):

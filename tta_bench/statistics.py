@@ -34,8 +34,8 @@ class Quality:
     Attributes:
         documents: documents with status `done`; the others count nowhere.
         tokens: predictions scored.
-        bytes: UTF-8 bytes of the text that those tokens cover.
-        words: words of that text, as lm-evaluation-harness splits them.
+        bytes: UTF-8 bytes of the text that those tokens cover; 0 if a document's are not known.
+        words: words of that text, as lm-evaluation-harness splits them; likewise.
         nll: summed negative log-likelihood, nats.
         macro_nll: mean over documents of nats per token.
         macro_perplexity: mean over documents of the document's perplexity.
@@ -79,12 +79,18 @@ def quality(rows: Iterable[Row]) -> Quality | None:
     return Quality(
         documents=len(done),
         tokens=sum(row.tokens for row, _ in done),
-        bytes=sum(row.bytes for row, _ in done),
-        words=sum(row.words for row, _ in done),
+        bytes=_sum_if_known(row.bytes for row, _ in done),
+        words=_sum_if_known(row.words for row, _ in done),
         nll=math.fsum(nll for _, nll in done),
         macro_nll=math.fsum(means) / len(done),
         macro_perplexity=math.fsum(map(exp, means)) / len(done),
     )
+
+
+def _sum_if_known(counts: Iterable[int]) -> int:
+    """No text has 0 bytes or words, so 0 says that a protocol left tokens out in an unknown part."""
+    known = list(counts)
+    return sum(known) if all(known) else 0
 
 
 @dataclass(frozen=True)

@@ -84,16 +84,6 @@ def datasets(json_: Json = False) -> None:
         _print_lines(found)
 
 
-def suite_files() -> list[Path]:
-    """The YAML files of the installed suites, in order; recipes of training are in a sub-folder."""
-    from importlib.util import find_spec
-
-    package = find_spec("tta_bench_suites")
-    if package is None or not package.submodule_search_locations:
-        return []
-    return sorted(Path(package.submodule_search_locations[0]).glob("*.yaml"))
-
-
 def description(text: str) -> str:
     """A suite's `description:`, else its first line of comment."""
     for line in text.splitlines():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.manifest import SCHEMA_VERSION
 from tta_bench.store.files import read_json
-from tta_bench.store.rows import LARGEST, Row
+from tta_bench.store.rows import FAILED, LARGEST, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +72,11 @@ class Run:
     def status(self) -> str:
         """`complete`, or how it broke off; `unfinished` without a summary."""
         return str(self.summary.get("status", UNFINISHED))
+
+    @property
+    def failed(self) -> bool:
+        """Whether memory ran out, the loss diverged or the method raised."""
+        return self.status in FAILED
 
     def cost(self, name: str) -> float | None:
         """A figure of the summary; None if it is not known."""

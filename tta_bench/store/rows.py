@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-STATUSES = ("done", "skipped", "oom", "diverged", "error")
+FAILED = ("oom", "diverged", "error")
+STATUSES = ("done", "skipped", *FAILED)
 LARGEST = 1e100
 """No sum of float32 losses reaches it, and sums and squares of what is below it stay finite."""
 
@@ -19,8 +20,8 @@ class Row:
         index: its place in the dataset.
         status: one of STATUSES; only `done` counts in a figure of quality.
         tokens: predictions scored.
-        bytes: UTF-8 bytes of the text that the tokens cover.
-        words: words of that text.
+        bytes: UTF-8 bytes of the text that the tokens cover; 0 if that cannot be known.
+        words: words of that text, likewise.
         nll: summed negative log-likelihood in nats (float64); None unless done.
         seconds: time spent on it, shared evenly among the lanes that were busy.
         sha256: of the document's whole text.

@@ -43,9 +43,14 @@ def notes_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str
 def partial_reasons(run: Run) -> list[str]:
     """Why the run's figures do not stand for its whole dataset; empty if they do."""
     reasons = []
+    dataset = run.manifest["dataset"]
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
-    expected = run.manifest["dataset"].get("documents")
+    elif "partial" not in run.summary:  # the run broke off before it could say so
+        limits = [name for name in ("limit", "max_tokens", "min_tokens") if dataset.get(name)]
+        cuts = [f"--{name.replace('_', '-')} {dataset[name]}" for name in limits]
+        reasons += [", ".join(cuts)] if cuts else []
+    expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
     for status in ("skipped", "oom", "diverged", "error"):
         rows = [row for row in run.rows if row.status == status]
@@ -69,10 +74,8 @@ def partial_reasons(run: Run) -> list[str]:
 
 def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
     most = max(rows, key=lambda row: row["tokens"])
-    return (
-        f"{plural(most['documents_done'], 'document')}, {plural(most['tokens'], 'token')}, "
-        f"{plural(most['bytes'], 'byte')}"
-    )
+    parts = [plural(most["documents_done"], "document"), plural(most["tokens"], "token")]
+    return ", ".join([*parts, plural(most["bytes"], "byte")] if most["bytes"] else parts)
 
 
 def _protocol(runs: Sequence[Run]) -> str:
@@ -128,14 +131,13 @@ def _difference_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]
 def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     notes = []
     for row in rows:
-        if row["flops_agree"] is False:
-            text = (
-                f"FLOPs disagree: {si(row['flops_per_token'])} a token by formula, "
+        if row["flops_agree"] is False or row["flops_note"]:
+            figures = (
+                f"{si(row['flops_per_token'])} a token by formula, "
                 f"{si(row['flops_per_token_counted'])} counted"
             )
-            notes.append((text, row["method"]))
-        if row["flops_note"]:
-            notes.append((f"FLOPs: {row['flops_note']}", row["method"]))
+            title = "FLOPs disagree" if row["flops_agree"] is False else "FLOPs"
+            notes.append((f"{title}: {row['flops_note'] or figures}", row["method"]))
         if row["offline_seconds"] or row["offline_flops"]:
             took = [duration(row["offline_seconds"])] if row["offline_seconds"] else []
             took += [f"{si(row['offline_flops'])}FLOPs"] if row["offline_flops"] else []

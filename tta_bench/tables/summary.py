@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.manifest import setting
 from tta_bench.statistics import exp, paired_difference, quality
+from tta_bench.store.rows import FAILED
 from tta_bench.tables.format import DASH, binary, count, fixed, si
 from tta_bench.tables.notes import device_name, notes_of, partial_reasons
 from tta_bench.tables.table import BREAK, Column, Table, Values
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from tta_bench.store import Row, Run
 
 BASELINE = "none"
-FAILED = ("oom", "diverged", "error")
-
 _COSTS = (
     "flops_per_token",
     "flops_per_token_counted",
@@ -96,7 +95,7 @@ def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
     figures = quality(run.rows)
     partial = partial_reasons(run)
     random = bool(manifest["model"].get("random_weights"))
-    failed = run.status in FAILED or figures is None
+    failed = run.failed or figures is None
     some_failed = any(row.status in FAILED for row in run.rows)
     values: dict[str, Any] = {
         "method": run.spec,
@@ -115,8 +114,8 @@ def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
         "protocol": manifest["protocol"],
         "documents_done": figures.documents if figures else 0,
         "tokens": figures.tokens if figures else 0,
-        "bytes": figures.bytes if figures else 0,
-        "words": figures.words if figures else 0,
+        "bytes": figures.bytes or None if figures else 0,
+        "words": figures.words or None if figures else 0,
         "nll": figures.nll if figures else None,
         "perplexity": figures.perplexity if figures else None,
         "macro_perplexity": figures.macro_perplexity if figures else None,

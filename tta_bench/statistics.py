@@ -88,7 +88,7 @@ def quality(rows: Iterable[Row]) -> Quality | None:
 
 
 def _sum_if_known(counts: Iterable[int]) -> int:
-    """No text has 0 bytes or words, so 0 says that a protocol left tokens out in an unknown part."""
+    """0 if any is 0: no text has 0 bytes or words, so a protocol left out an unknown part of it."""
     known = list(counts)
     return sum(known) if all(known) else 0
 

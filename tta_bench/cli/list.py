@@ -65,7 +65,10 @@ def models(json_: Json = False) -> None:
 @app.command()
 def suites(json_: Json = False) -> None:
     """Built-in suites for --suite."""
-    found = [(path.stem, description(path.read_text(encoding="utf-8"))) for path in suite_files()]
+    from tta_bench.suite import installed_suites
+
+    files = installed_suites()
+    found = [(name, description(path.read_text(encoding="utf-8"))) for name, path in files.items()]
     if json_:
         _print_json("suites", [{"name": name, "summary": about} for name, about in found])
     else:
@@ -85,10 +88,12 @@ def datasets(json_: Json = False) -> None:
 
 
 def description(text: str) -> str:
-    """A suite's `description:`, else its first line of comment."""
-    for line in text.splitlines():
-        if line.startswith("description:"):
-            return line.partition(":")[2].strip().strip("\"'")
+    """What a suite's YAML says of itself: `description`, else its first line of comment."""
+    import yaml
+
+    values = yaml.safe_load(text)
+    if isinstance(values, dict) and values.get("description"):
+        return " ".join(str(values["description"]).split())
     first = text.lstrip().split("\n")[0]
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 

@@ -1,0 +1,182 @@
+"""Counted FLOPs: `torch.utils.flop_counter` with attention formulas of our own, and a spy.
+
+The conventions are those of the manifest: 2 FLOPs per multiply-add, attention as the full
+rectangle whatever the mask, its backward twice its forward whatever the kernel computes again.
+
+What nothing here can see: work outside PyTorch's dispatcher (NumPy, other threads, raw CUDA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from importlib.util import find_spec
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+_NOTABLE = 0.01
+"""Share of the count from which outer products, invisible themselves, are named."""
+
+
+class Counted(NamedTuple):
+    """What the counter saw."""
+
+    flops: float
+    blind_ops: tuple[str, ...]
+    """Operations that do matrix-like work and that the counter takes for nothing, by name."""
+
+
+def count_flops(fn: Callable[[], object]) -> Counted:
+    """Runs `fn` once, eagerly, and counts it. Slow: never inside a timed section.
+
+    Compiled functions run uncompiled here, since the counter cannot see into them.
+    """
+    spy = _Spy()
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    # The counter is the inner mode: it decomposes first, and the spy sees only what is left.
+    with torch.compiler.set_stance("force_eager"), _triton_launches(spy.blind), spy, counter:
+        fn()
+    flops = float(counter.get_total_flops())
+    if 2 * spy.outer_products > _NOTABLE * flops:
+        spy.blind.add("outer product")
+    return Counted(flops, tuple(sorted(spy.blind)))
+
+
+# --- formulas -------------------------------------------------------------------------------
+
+
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    """[B, h, L, d] shapes; keys may have fewer heads (grouped-query attention)."""
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *a: Any, **k: Any) -> int:
+    return 2 * _attention(query, key, value)
+
+
+def _grouped_mm(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    """Experts: each row meets one matrix of the group; two 3-D operands are a `bmm`."""
+    groups = left[0] if len(left) == len(right) == 3 else 1
+    return 2 * groups * left[-2] * left[-1] * right[-1]
+
+
+def _int_mm(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * left[0] * left[1] * right[1]
+
+
+def _without_recompute(stock: Any) -> Any:
+    """The stock formula counts five products, one of them done again inside the kernel."""
+
+    @wraps(stock)  # keeps the mark that it wants tensors, not shapes
+    def formula(*args: Any, **kwargs: Any) -> int:
+        return stock(*args, **kwargs) * 4 // 5
+
+    return formula
+
+
+_FORMULAS: dict[str, Callable[..., int]] = {
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "_scaled_dot_product_cudnn_attention": _attention,
+    "_scaled_dot_product_fused_attention_overrideable": _attention,
+    "_scaled_dot_product_attention_math_for_mps": _attention,
+    "_scaled_dot_product_flash_attention_backward": _attention_backward,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
+    "_scaled_dot_product_efficient_attention_backward": _attention_backward,
+    "_scaled_dot_product_cudnn_attention_backward": _attention_backward,
+    "_scaled_dot_product_fused_attention_overrideable_backward": _attention_backward,
+    "_grouped_mm": _grouped_mm,
+    "_int_mm": _int_mm,
+}
+_NESTED_BACKWARD = ("_flash_attention_backward", "_efficient_attention_backward")
+
+
+def _formulas() -> dict[Any, Any]:
+    """What the running PyTorch has of the operations above (2.11 and 2.13 differ)."""
+    aten = torch.ops.aten
+    mapping = {getattr(aten, name): f for name, f in _FORMULAS.items() if hasattr(aten, name)}
+    for name in _NESTED_BACKWARD:
+        packet = getattr(aten, name, None)
+        if packet in flop_registry:
+            mapping[packet] = _without_recompute(flop_registry[packet])
+    return mapping
+
+
+# --- the spy --------------------------------------------------------------------------------
+
+_BLIND = {
+    "mv", "addmv", "addmv_", "dot", "vdot", "addr", "addr_", "addbmm", "addbmm_", "inverse",
+    "triangular_solve", "geqrf", "orgqr", "ormqr", "svd", "qr", "_trilinear", "_addmm_activation",
+    "_pdist_forward", "_pdist_backward", "_euclidean_dist", "_native_multi_head_attention",
+    "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward",
+    "_cudnn_rnn", "_cudnn_rnn_backward", "_sparse_addmm", "_sparse_mm", "_scaled_mm_v2",
+    "_scaled_grouped_mm", "_scaled_grouped_mm_v2", "_weight_int8pack_mm", "_weight_int4pack_mm",
+    "_weight_int4pack_mm_for_cpu", "_dyn_quant_matmul_4bit", "_wrapped_linear_prepack",
+}  # fmt: skip
+_BLIND_PREFIXES = ("linalg_", "_linalg_", "cholesky", "_cholesky", "_cdist", "lu_", "_lu_", "_fft_")
+_HARMLESS = {
+    "linalg_vector_norm", "linalg_cross", "linalg_diagonal", "_linalg_check_errors", "lu_unpack",
+}  # fmt: skip
+_OWN_NAMESPACES = {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functional"}
+
+
+class _Spy(TorchDispatchMode):
+    """Lists the operations without a formula that do more than element-wise work."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blind: set[str] = set()
+        self.outer_products = 0  # elements made by multiplying two broadcast operands
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = getattr(func, "_overloadpacket", func)
+        if packet in flop_registry:
+            return out
+        namespace, name = getattr(func, "namespace", ""), getattr(packet, "__name__", str(packet))
+        if namespace not in _OWN_NAMESPACES:
+            self.blind.add(f"{namespace}.{name}" if namespace else name)
+        elif name in _BLIND or (name.startswith(_BLIND_PREFIXES) and name not in _HARMLESS):
+            self.blind.add(name.strip("_"))
+        elif name == "mul" and _is_outer_product(out, args):
+            # Rotary tables are made so too: `count_flops` names them only where they weigh much.
+            self.outer_products += out.numel()
+        return out
+
+
+def _is_outer_product(out: Any, factors: Any) -> bool:
+    """torch.outer, kron and u[:, None] * v[None] all arrive as a product of two broadcasts."""
+    if not all(isinstance(factor, Tensor) for factor in factors):
+        return False
+    return out.numel() > max(factor.numel() for factor in factors)
+
+
+@contextmanager
+def _triton_launches(names: set[str]) -> Iterator[None]:
+    """Adds the Triton kernels launched meanwhile to `names`: they pass by the dispatcher."""
+    if find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime.jit import JITFunction
+
+    run = JITFunction.run
+
+    @wraps(run)
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        names.add(f"triton.{getattr(self, '__name__', 'kernel')}")
+        return run(self, *args, **kwargs)
+
+    JITFunction.run = noted
+    try:
+        yield
+    finally:
+        JITFunction.run = run

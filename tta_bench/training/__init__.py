@@ -1,0 +1,1 @@
+"""Offline training: the embedded language model, from a committed recipe."""

@@ -61,7 +61,24 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "texts").mkdir()
     words = list(
-        dict.fromkeys("the cat dog sat on a mat and then ran over one hill reading".split())
+        dict.fromkeys(
+            [
+                "the",
+                "cat",
+                "dog",
+                "sat",
+                "on",
+                "a",
+                "mat",
+                "and",
+                "then",
+                "ran",
+                "over",
+                "one",
+                "hill",
+                "reading",
+            ]
+        )
     )
     rng = random.Random(0)
     for i in range(10):

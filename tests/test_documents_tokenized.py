@@ -1,4 +1,4 @@
-"""Tokenised documents: exact ids, exact bytes under truncation, and a cache that can be trusted."""
+"""Tokenised documents: exact ids and sizes, and a cache that can be trusted."""
 
 from __future__ import annotations
 
@@ -9,170 +9,18 @@ import os
 import re
 import shutil
 import tracemalloc
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from tiny_tokenizers import byte_level, byte_level_bytes
+from transformers import ByT5Tokenizer
 
 from tta_bench.documents import TokenizedDataset, tokenized
 from tta_bench.documents.cache import write_cache
-from tta_bench.documents.cut import cut_to_characters
 from tta_bench.documents.tokens import tokenizer_identity
 from tta_bench.errors import DocumentError, UsageError
-
-CORPUS = [
-    "hello world, this is a test of the things  \n",
-    "def f(x):\n    return x\n",
-    "é 日本 naïve",
-]
-
-
-@cache
-def byte_level(trim: bool = False, vocab: int = 320) -> PreTrainedTokenizerFast:
-    """A byte-level BPE as GPT-2's; ``trim`` takes white space off the offsets, as RoBERTa's."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab, initial_alphabet=alphabet, show_progress=False, special_tokens=["<s>"]
-    )
-    tokenizer.train_from_iterator(CORPUS * 3, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
-
-
-@cache
-def whole_text_bytes() -> PreTrainedTokenizerFast:
-    """Byte-level, but without words: tokens may begin and end with white space."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(["hello world, hello you  and  you "] * 9, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
-@cache
-def byte_fallback() -> PreTrainedTokenizerFast:
-    """As Llama 2's: a space before the text, none between words, unknown characters as bytes."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    single = ["<unk>", *(f"<0x{i:02X}>" for i in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=single, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS * 3, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-
-
-def byte_level_bytes(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> bytes:
-    """What the tokens stand for in GPT-2's alphabet: printable bytes, the others from 256 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-    return bytes(table[c] for token in tokenizer.convert_ids_to_tokens(ids.tolist()) for c in token)
-
-
-def is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def cut(tokenizer: Any, text: str, limit: int) -> tuple[np.ndarray, int, int]:
-    encoding = tokenizer(text, add_special_tokens=False)
-    ids = np.asarray(encoding["input_ids"], dtype=np.int32)
-    offsets = encoding.encodings[0].offsets if tokenizer.is_fast else None
-    return ids, *cut_to_characters(tokenizer, text, ids, offsets, limit)
-
-
-ODD = "aé日😀\u0301\u200d\ufffd\u3000\u00a0\ufeff\U0010ffff\0 \t\r\n<s>"
-TEXTS = st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"), min_size=1, max_size=30)
-
-
-@pytest.mark.parametrize("trim", [False, True])
-@settings(max_examples=150, deadline=None)
-@given(text=TEXTS, limit=st.integers(1, 40))
-@example(text="a\ufffdb", limit=2)
-@example(text="a  b", limit=2)
-def test_truncation_counts_every_byte_of_the_kept_tokens(trim: bool, text: str, limit: int) -> None:
-    tokenizer = byte_level(trim)
-    text = text.replace("<s>", "")  # a special token is no sequence of bytes
-    ids, kept, end = cut(tokenizer, text, limit)
-    assert byte_level_bytes(tokenizer, ids[:kept]) == text[:end].encode()
-    # No longer cut would have done.
-    longer = [ids[:k] for k in range(kept + 1, min(limit, len(ids)) + 1)]
-    assert not any(is_utf8(byte_level_bytes(tokenizer, ids)) for ids in longer)
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=st.text(st.sampled_from("helo wrdyuan, é"), max_size=30), limit=st.integers(1, 12))
-@example(text="hello  world ", limit=1)
-def test_white_space_trimmed_off_the_offsets_is_counted(text: str, limit: int) -> None:
-    tokenizer = whole_text_bytes()
-    ids, kept, end = cut(tokenizer, text, limit)
-    assert byte_level_bytes(tokenizer, ids[:kept]) == text[:end].encode()
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=TEXTS, limit=st.integers(1, 40))
-def test_truncation_with_byte_fallback(text: str, limit: int) -> None:
-    tokenizer = byte_fallback()
-    text = text.replace("▁", "_").replace("<unk>", "")
-    ids, kept, end = cut(tokenizer, text, limit)
-    tokens = tokenizer.convert_ids_to_tokens(ids[:kept].tolist())
-    data = b"".join(
-        bytes([int(t[3:5], 16)]) if re.fullmatch("<0x..>", t) else t.replace("▁", " ").encode()
-        for t in tokens
-    )
-    assert data.removeprefix(b" ") == text[:end].encode()  # the space before the text is no byte
-
-
-@settings(max_examples=100, deadline=None)
-@given(text=TEXTS, limit=st.integers(1, 60))
-def test_truncation_without_offsets(text: str, limit: int) -> None:
-    tokenizer = ByT5Tokenizer()  # Python only: one token a byte, from id 3 on
-    text = text.replace("<", "(")
-    ids, kept, end = cut(tokenizer, text, limit)
-    assert bytes(int(i) - 3 for i in ids[:kept]) == text[:end].encode()
-    assert kept > limit - 4 or kept == len(ids)
-
-
-def test_a_tokenizer_that_cannot_account_for_its_bytes_says_so() -> None:
-    class Lossy:
-        def decode(self, ids: list[int], **_: bool) -> str:
-            return "?" * len(ids)
-
-    with pytest.raises(DocumentError, match="leave out --max-tokens"):
-        cut_to_characters(Lossy(), "abcdefgh" * 9, np.arange(40, dtype=np.int32), None, 20)
-
 
 TEXT = "hello 日本 world\n" * 40
 

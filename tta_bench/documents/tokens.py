@@ -122,10 +122,10 @@ def tokenized(
 def tokenizer_identity(tokenizer: Any) -> str:
     """Hash of what a tokenizer does, whatever it is called and wherever it came from."""
     if getattr(tokenizer, "is_fast", False):
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        # Set by the last call, not by the tokenizer's maker.
-        state.pop("truncation", None)
-        state.pop("padding", None)
+        # Both were set by the last call, and the next one sets them again.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        state = tokenizer.backend_tokenizer.to_str()
     else:
         with tempfile.TemporaryDirectory() as scratch:
             files = sorted(tokenizer.save_vocabulary(scratch))
@@ -140,7 +140,7 @@ def _cache_name(source: Source, tokenizer: Any, options: Options) -> str:
 
 
 def _hash(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _tokenize_all(

@@ -223,6 +223,8 @@ def t_quantile(probability: float, degrees: int) -> float:
     """
     if not 0 < probability < 1 or degrees < 1:
         raise ValueError("a probability between 0 and 1 and at least one degree are needed.")
+    if probability == 0.5:
+        return 0.0
     if probability < 0.5:
         return -t_quantile(1 - probability, degrees)
     if degrees > SERIES_LIMIT:

@@ -27,11 +27,11 @@ class _Method:
     """A method being run; totals since its start."""
 
     spec: str
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     tokens: int = 0
     nll: float = 0.0
     documents: int = 0
-    last_line: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def seconds(self) -> float:

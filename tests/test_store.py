@@ -156,6 +156,21 @@ def test_the_same_run_is_not_written_twice(tmp_path: Path) -> None:
     assert {name: (run.path / name).read_bytes() for name in files_of(run.path)} == before
 
 
+def test_a_folder_left_of_a_crash_before_its_manifest_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BenchError, match=r"the disk is full: .*manifest\.json"):
+        RunWriter.create(tmp_path, make_manifest())
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="holds no run"):
+        load_group(tmp_path)
+    assert store_run(tmp_path).status == "complete"
+
+
 def test_a_vector_must_fit_its_row(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, make_manifest())
     with pytest.raises(ValueError, match="100 tokens but a vector"):

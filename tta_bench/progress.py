@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tta_bench.statistics import exp
-from tta_bench.tables.format import DASH, count, duration, fixed, plain
+from tta_bench.tables.format import DASH, count, duration, fixed, plain, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,9 +154,11 @@ class Progress:
     def _figures(self) -> str:
         method = self._method
         assert method is not None
-        of = "" if self.total_documents is None else f"/{self.total_documents:,}"
+        done = plural(method.documents, "document")
+        if self.total_documents is not None:
+            done = f"{method.documents:,}/{plural(self.total_documents, 'document')}"
         return (
-            f"{method.documents:,}{of} documents, {method.tokens:,} tokens, "
+            f"{done}, {method.tokens:,} tokens, "
             f"perplexity {method.perplexity}, {method.rate} tokens/s"
         )
 

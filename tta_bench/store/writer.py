@@ -56,13 +56,12 @@ class RunWriter:
         """
         path = run_folder(group, manifest)
         with explained(path):
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                raise UsageError(
-                    f"{path} holds this very run already (same model, method, documents and "
-                    "protocol); give another --name, or remove that folder to run it again."
-                ) from None
+            path.mkdir(parents=True, exist_ok=True)
+        if (path / "manifest.json").exists():  # a folder without one is left of a crash: it is free
+            raise UsageError(
+                f"{path} holds this very run already (same model, method, documents and "
+                "protocol); give another --name, or remove that folder to run it again."
+            )
         write_atomically(path / "manifest.json", to_json(manifest, indent=2))
         return cls(path, manifest)
 

@@ -205,10 +205,17 @@ def _titles(groups: Sequence[Sequence[Run]]) -> list[str]:
             differing.remove(digest)
     titles = []
     for run, label in zip(firsts, labels, strict=True):
-        model, dataset = run.manifest["model"].get("name"), run.manifest["dataset"].get("spec")
+        model = _name(run.manifest["model"].get("name"))
+        dataset = _name(run.manifest["dataset"].get("spec"))
         apart = [f"{name} {label.get(name, 'not set')}" for name in differing]
-        titles.append(" · ".join([f"{model or DASH} on {dataset or DASH}", *apart]))
+        titles.append(" · ".join([f"{model} on {dataset}", *apart]))
     return titles
+
+
+def _name(spec: Any) -> str:
+    """A spec in a title: of an absolute path, its last part."""
+    name = str(spec or DASH)
+    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith("/") else name
 
 
 def _labels(run: Run) -> dict[str, str]:

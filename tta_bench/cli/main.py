@@ -1,0 +1,64 @@
+"""`tta-bench`: the commands, and how their errors reach the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import tta_bench
+from tta_bench.cli import eval as eval_command
+from tta_bench.cli import list as list_command
+from tta_bench.cli import new_method, show, train
+from tta_bench.errors import BenchError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tta-bench",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Measure methods that let a language model keep learning while it reads.",
+)
+app.command("eval")(eval_command.evaluate)
+app.command("show")(show.show)
+app.add_typer(list_command.app, name="list")
+app.command("new-method")(new_method.new_method)
+app.add_typer(train.app, name="train")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tta-bench {tta_bench.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+def run() -> None:
+    """Entry point: a sentence and an exit code for what users can mend, not a traceback."""
+    try:
+        app(standalone_mode=True)
+    except BenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted; what was done is kept.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has gone (`tta-bench list methods | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

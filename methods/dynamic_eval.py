@@ -179,5 +179,6 @@ class DynamicEvaluation(Method):
     def flops(self, shape: StepShape) -> float:
         cost = self.model.cost
         if self.adapters is not None:
-            return cost.forward(shape) + self.adapters.flops(shape)
+            added = cost.lora(shape, self.params.rank, list(self.adapters.modules))
+            return cost.forward(shape) + added
         return cost.forward(shape) + cost.backward(shape, list(self.start))

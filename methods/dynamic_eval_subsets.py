@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta_bench import LanguageModel, StepShape, UsageError
+from tta_bench import LanguageModel, UsageError
 
 SUBSETS = "all, body, mlp, last-K, norm, bias, head or lora"
 
@@ -122,14 +122,6 @@ class LowRankAdapters:
         finally:
             for handle in handles:
                 handle.remove()
-
-    def flops(self, shape: StepShape) -> float:
-        """Beyond a forward pass: the backward pass without the frozen weights' own gradients,
-        and the adapters' forward (1x) and backward (2x)."""
-        names = [f"{name}.weight" for name in self.modules]
-        frozen = sum(2 * shape.inputs * i * o for _, i, o in self.modules.values())
-        small = sum(2 * shape.inputs * self.rank * (i + o) for _, i, o in self.modules.values())
-        return self.model.cost.backward(shape, names) - frozen + 3 * small
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -24,6 +24,8 @@ from tta_bench.params import build
 from tta_bench.protocol import Protocol
 from tta_bench.registry import load
 
+torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
+
 VOCAB = 97
 PREFIX = 1
 

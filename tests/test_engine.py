@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
 
-from tta_bench import Method, Scores, Window
+from tta_bench import Method, Scores, StepShape, Window
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine import Engine
 from tta_bench.protocol import Protocol
@@ -30,9 +30,7 @@ def reference_nll(model, ids, chunk, context):
 
 @pytest.mark.parametrize("context", [0, 5, 40])
 def test_none_is_the_models_own_loss(llama, documents, context):
-    protocol = Protocol(
-        chunk=16, context=context, context_mode="recompute" if context else "none"
-    )
+    protocol = Protocol(chunk=16, context=context, context_mode="recompute" if context else "none")
     found = run_method(make_method(llama, "none", lanes=2), documents, protocol)
     for document in documents:
         expected = reference_nll(llama, document.token_ids, 16, context)
@@ -50,9 +48,7 @@ def test_a_carried_cache_sees_what_recomputing_sees_when_nothing_is_dropped(llam
 
 def test_every_token_is_scored_once(llama, documents):
     found = run_method(make_method(llama, "none", lanes=3), documents)
-    assert {k: len(v) for k, v in found.items()} == {
-        d.key: len(d.token_ids) for d in documents
-    }
+    assert {k: len(v) for k, v in found.items()} == {d.key: len(d.token_ids) for d in documents}
 
 
 METHODS = ["none", "dynamic-eval", "neural-cache", "fwl"]
@@ -129,7 +125,7 @@ def test_reset_never_carries_state_from_document_to_document(llama, documents):
 def test_warming_up_leaves_no_trace(llama, documents):
     cold = run_method(make_method(llama, "dynamic-eval"), documents)
     engine = Engine(make_method(llama, "dynamic-eval"), Protocol(chunk=16), PREFIX)
-    engine.warm_up()
+    engine.warm_up(StepShape(16, 16, 0))
     warm = {r.document.key: r.nll for r in engine.run(documents)}
     for key, losses in cold.items():
         np.testing.assert_array_equal(warm[key], losses)

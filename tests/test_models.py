@@ -6,7 +6,7 @@ from conftest import FAMILIES, VOCAB, tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tta_bench.errors import ModelError, UsageError
-from tta_bench.model import LanguageModel, LaneCache
+from tta_bench.model import LaneCache, LanguageModel
 from tta_bench.model.load import load_model
 from tta_bench.window import Window
 

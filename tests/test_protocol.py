@@ -15,7 +15,7 @@ def test_stream_scores_every_token_once_with_its_context(length, chunk, context)
     mode = "recompute" if context else "none"
     protocol = Protocol(chunk=chunk, context=context, context_mode=mode)
     scored = []
-    for span in protocol.plan(length, prefixed=True):
+    for span in protocol.plan(length):
         targets = range(span.stop - span.scored + 1, span.stop + 1)
         scored += targets
         assert span.stop - span.start <= protocol.inputs_per_window
@@ -27,7 +27,7 @@ def test_stream_scores_every_token_once_with_its_context(length, chunk, context)
 
 @given(lengths, st.integers(2, 64))
 def test_lm_eval_scores_every_token_once_and_fills_the_last_window(length, window):
-    spans = list(Protocol("lm-eval", window=window).plan(length, prefixed=True))
+    spans = list(Protocol("lm-eval", window=window).plan(length))
     scored = [t for s in spans for t in range(s.stop - s.scored + 1, s.stop + 1)]
     assert scored == list(range(1, length))
     assert spans[-1].stop - spans[-1].start == min(window, length - 1)
@@ -36,7 +36,7 @@ def test_lm_eval_scores_every_token_once_and_fills_the_last_window(length, windo
 @given(lengths, st.integers(2, 64), st.data())
 def test_hf_guide_scores_all_but_what_the_guide_leaves_out(length, window, data):
     stride = data.draw(st.integers(1, window))
-    spans = list(Protocol("hf-guide", window=window, stride=stride).plan(length, False))
+    spans = list(Protocol("hf-guide", window=window, stride=stride).plan(length))
     scored = [t for s in spans for t in range(s.stop - s.scored + 1, s.stop + 1)]
     assert scored == sorted(set(scored))
     if stride < window:
@@ -47,8 +47,8 @@ def test_hf_guide_scores_all_but_what_the_guide_leaves_out(length, window, data)
 
 @given(st.integers(2, 400), st.integers(4, 64))
 def test_disjoint_protocols_drop_the_tail(length, window):
-    krause = list(Protocol("krause", window=window).plan(length, False))
-    llama = list(Protocol("llama.cpp", window=window).plan(length, False))
+    krause = list(Protocol("krause", window=window).plan(length))
+    llama = list(Protocol("llama.cpp", window=window).plan(length))
     assert len(krause) == len(llama) == length // window
     assert all(span.scored == window - 1 for span in krause)
     assert all(span.scored == window - window // 2 - 1 for span in llama)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.cost.timing import StepTimer
-from tta_bench.errors import MethodError
+from tta_bench.errors import BenchError, MethodError
 from tta_bench.model.cache import LaneCache
 from tta_bench.protocol import Protocol, Span
 from tta_bench.scores import as_scores, token_nll
@@ -19,7 +19,7 @@ from tta_bench.streams import Step, Stream, collate, open_stream
 
 if TYPE_CHECKING:
     from tta_bench.documents import TokenizedDocument
-    from tta_bench.method import Method
+    from tta_bench.method import Method, StepShape
 
 MIN_TOKENS = 2
 
@@ -63,15 +63,14 @@ class Engine:
         if protocol.context_mode == "cache":
             self.past = LaneCache(method.lanes, protocol.context, self.device)
 
-    def warm_up(self) -> None:
-        """One full step on synthetic tokens, so that no document pays for set-up; then resets."""
-        width, scored = self.protocol.inputs_per_window, self.protocol.scored_per_window
+    def warm_up(self, shape: StepShape) -> None:
+        """One step of this shape on synthetic tokens, so that no document pays for set-up."""
         generator = torch.Generator().manual_seed(0)
-        shape = (self.method.lanes, width + 1)
-        tokens = torch.randint(self.method.model.vocab_size, shape, generator=generator)
-        stream = [_synthetic(row.numpy()) for row in tokens]
-        step = collate([(s, Span(0, width, scored)) for s in stream], self.device, self.past)
-        self._score_and_adapt(step)
+        wanted = (self.method.lanes, shape.inputs + 1)
+        tokens = torch.randint(self.method.model.vocab_size, wanted, generator=generator)
+        span = Span(0, shape.inputs, shape.scored)
+        parts = [(_synthetic(row.numpy()), span) for row in tokens]
+        self._score_and_adapt(collate(parts, self.device, self.past))
         self.timer.forget()
         for lane in range(self.method.lanes):
             self._reset(lane)
@@ -132,7 +131,7 @@ class Engine:
         """[B, C] float32 losses of one step, on the CPU."""
         window, targets = step.window, step.targets
         method = self.method
-        with self.timer.step(int(window.scored.sum())), torch.set_grad_enabled(method.gradients):
+        with self.timer.step(step.tokens), torch.set_grad_enabled(method.gradients):
             shape = (window.lanes, window.chunk_size, method.model.vocab_size)
             scores = as_scores(method.score(window), shape)
             nll = token_nll(scores, targets, window.mask, method.gradients)
@@ -189,14 +188,19 @@ def _finished(stream: Stream) -> DocumentResult:
     return DocumentResult(stream.index, stream.document, "done", nll=nll, seconds=stream.seconds)
 
 
-def _failures(lanes: list[Stream | None], error: Exception) -> Iterator[DocumentResult]:
+def failure(error: Exception) -> tuple[str, str]:
+    """Status and reason of a method that raised."""
     out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
-    status = "oom" if out_of_memory else "error"
     reason = str(error).split("\n")[0]
-    if not isinstance(error, MethodError):
+    if not isinstance(error, BenchError):
         reason = f"{type(error).__name__}: {reason}"
+    return "oom" if out_of_memory else "error", reason
+
+
+def _failures(lanes: list[Stream | None], error: Exception) -> Iterator[DocumentResult]:
+    status, reason = failure(error)
     for stream in lanes:
         if stream is not None:
             yield DocumentResult(

@@ -40,6 +40,9 @@ class Method:
     gradients: ClassVar[bool] = False
     """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
 
+    offline_flops: float = 0.0
+    """FLOPs that `prepare` spent before the first document, reported apart as a one-off."""
+
     @dataclass
     class Params:
         """Hyper-parameters, one field each with a default."""

@@ -127,8 +127,8 @@ class Protocol:
             return self.window - self.window // 2 - 1
         return self.inputs_per_window
 
-    def plan(self, length: int, prefixed: bool) -> Iterator[Span]:
-        """Windows over a sequence of `length` elements (prefix token included if `prefixed`)."""
+    def plan(self, length: int) -> Iterator[Span]:
+        """Windows over a sequence of `length` elements, the prefix token included."""
         if self.name == "stream":
             return self._stream(length)
         if self.name == "lm-eval":

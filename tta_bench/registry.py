@@ -140,14 +140,26 @@ def add_plugin(path: str | Path) -> list[str]:
     return [info.name for info in infos]
 
 
-def source_file(cls: type) -> Path:
-    """The file that defines a method's class."""
-    return Path(sys.modules[cls.__module__].__file__ or "")
-
-
 def source_hash(cls: type) -> str:
-    """sha256 of the file that defines the class: part of a run's identity."""
-    return hashlib.sha256(source_file(cls).read_bytes()).hexdigest()
+    """sha256 of the file that defines the class and of what it imports from its own package.
+
+    It is part of a run's identity: another source may give other numbers.
+    """
+    digest = hashlib.sha256()
+    for file in _source_files(cls):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _source_files(cls: type) -> list[Path]:
+    file = Path(sys.modules[cls.__module__].__file__ or "")
+    package = cls.__module__.partition(".")[0]
+    files = {file}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == package:
+            imported = sys.modules[node.module or ""].__file__
+            files.add(Path(imported or ""))
+    return sorted(files)
 
 
 def _checked(name: str, cls: type) -> type[Method]:

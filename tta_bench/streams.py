@@ -46,19 +46,19 @@ def open_stream(
 ) -> Stream:
     """Starts reading a document; `prefix_id` stands before it where the protocol uses one."""
     sequence = document.token_ids.astype(np.int64)
-    prefixed = protocol.uses_prefix and prefix_id is not None
-    if prefixed:
+    if protocol.uses_prefix and prefix_id is not None:
         sequence = np.concatenate([[prefix_id], sequence])
-    expected = sum(span.scored for span in protocol.plan(len(sequence), prefixed))
-    return Stream(index, document, sequence, protocol.plan(len(sequence), prefixed), expected)
+    expected = sum(span.scored for span in protocol.plan(len(sequence)))
+    return Stream(index, document, sequence, protocol.plan(len(sequence)), expected)
 
 
 @dataclass
 class Step:
-    """What one step reads, and the targets that only the engine and `adapt` may see."""
+    """What one step reads, the targets that only the engine and `adapt` may see, their number."""
 
     window: Window
     targets: Tensor
+    tokens: int
 
 
 def collate(
@@ -82,4 +82,4 @@ def collate(
         chunk_size=max(scored),
         past=past,
     )
-    return Step(window, torch.from_numpy(targets).to(device))
+    return Step(window, torch.from_numpy(targets).to(device), sum(scored))

@@ -215,8 +215,8 @@ def _identity(location: str, options: dict[str, Any], net: Any) -> dict[str, Any
         file = Path(location) / options["gguf_file"]
         return {"file": file.name, "sha256": _file_hash(file)}
     if Path(location).is_dir():
-        files = sorted(Path(location).glob("*.safetensors"))
-        files += sorted(Path(location).glob("*.bin"))
+        weights = [f for end in ("safetensors", "bin") for f in Path(location).glob(f"*.{end}")]
+        files = [Path(location) / "config.json", *sorted(weights)]
         return {"sha256": {file.name: _file_hash(file) for file in files}}
     return {
         "revision": options.get("revision", "main"),

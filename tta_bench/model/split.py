@@ -61,9 +61,9 @@ def check_split(split: Split, device: torch.device) -> str | None:
     try:
         hidden, _ = split("hidden", ids, use_cache=False)
         ours = split("unembed", hidden).float()
+        theirs = split("logits", ids, use_cache=False)[0].float()
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         return f"its body does not run alone: {type(error).__name__}"
-    theirs = split("logits", ids, use_cache=False)[0].float()
     spread = theirs.std().clamp_min(1e-6)
     tolerance = 1e-4 if split.net.dtype == torch.float32 else 5e-2
     if ours.shape != theirs.shape or not ((ours - theirs).abs().max() / spread < tolerance):

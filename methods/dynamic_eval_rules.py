@@ -7,7 +7,7 @@ text read offline, never from the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +157,7 @@ def gradient_statistics(
     return squares, blocks * (model.cost.forward(shape) + model.cost.backward(shape, names))
 
 
-def _blocks(model: LanguageModel, dataset: str):  # type: ignore[no-untyped-def]
+def _blocks(model: LanguageModel, dataset: str) -> Iterator[Tensor]:
     from tta_bench.documents import load_documents
 
     assert model.tokenizer is not None

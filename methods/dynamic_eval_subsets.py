@@ -62,7 +62,7 @@ def _is_mlp(name: str) -> bool:
     return re.search(r"\.(mlp|feed_forward|ffn)\.", name) is not None
 
 
-def _names_of(model: LanguageModel, tensor: Tensor) -> set[str]:
+def _names_of(model: LanguageModel, tensor: Tensor | nn.Module) -> set[str]:
     return {name for name, value in model.net.named_parameters() if value is tensor}
 
 
@@ -113,7 +113,7 @@ class LowRankAdapters:
             down = leaves[f"{name}.A"].to(self.model.dtype)
             up = leaves[f"{name}.B"].to(self.model.dtype)
 
-            def add(_: nn.Module, args: Any, output: Tensor, a: Tensor = down, b: Tensor = up):  # type: ignore[no-untyped-def]
+            def add(_: nn.Module, args: Any, output: Tensor, a: Tensor = down, b: Tensor = up):
                 return output + args[0] @ a.T @ b.T
 
             handles.append(module.register_forward_hook(add))

@@ -15,12 +15,13 @@ gradient at each layer. With g = dLoss/dy, u = LN(z2) before gain and bias, and 
 
     z1~ = z1 - eta_W1 sum_{s<t} (x_s . x_t) d1_s           - eta_b1 sum_{s<t} d1_s
     z2~ = a1~ W2 + b2 - eta_W2 sum_{s<t} (a1_s . a1~_t) d2_s - eta_b2 sum_{s<t} d2_s
-    alpha~ = alpha - eta_alpha sum_{s<t} d_alpha_s         beta~ = beta - eta_beta sum_{s<t} d_beta_s
+    alpha~ = alpha - eta_alpha sum_{s<t} d_alpha_s
+    beta~ = beta - eta_beta sum_{s<t} d_beta_s
 
 The query of the second layer is the fast activation, its keys are slow ones. All gradients are
 taken at the slow weights, so the step on a prefix is a sum over its positions: linear attention
-with keys x, a1 and values d1, d2, hence the state below, whatever the stream's length. The label
-of s is the input of s + 1, so that s < t is strict. Nothing is forgotten: sums grow with the stream.
+with keys x, a1 and values d1, d2, and a state of fixed size. The label of s is the input of s + 1,
+hence the strict s < t. Nothing is forgotten: the sums grow with the stream.
 
 Everything here is differentiable, the gradients d included: training the slow weights through the
 fast pass needs no more than `loss.backward()`.
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLICE_BYTES = 128 * 2**20
-"""Float32 logits alive at once in the slow pass; what needs more is cut into slices of positions."""
+"""Float32 logits alive at once in the slow pass; more is cut into slices of positions."""
 
 State = Mapping[str, Tensor]
 """What a stream has written: for each fast tensor the sum of its gradients, [B, *its shape]."""
@@ -141,10 +142,12 @@ class FastWeightLayer(nn.Module):
         differentiable = torch.is_grad_enabled()
         step = max(1, SLICE_BYTES // (4 * self.vocab_size * max(1, y.shape[0])))
         pieces = [torch.zeros_like(y[:, :0])]
+        if not y.requires_grad:
+            y = y.detach().requires_grad_()
         for start in range(0, y.shape[1], step):
             part = slice(start, start + step)
             with torch.enable_grad():
-                point = y[:, part] if y.requires_grad else y[:, part].detach().requires_grad_()
+                point = y[:, part]
                 logits = self.unembed(point).to(y.dtype).flatten(0, 1)
                 losses = F.cross_entropy(logits, labels[:, part].flatten(), reduction="none")
                 loss = (losses * weights[:, part].flatten()).sum()

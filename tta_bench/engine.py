@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,9 @@ class Engine:
         wanted = (self.method.lanes, shape.inputs + 1)
         tokens = torch.randint(self.method.model.vocab_size, wanted, generator=generator)
         span = Span(0, shape.inputs, shape.scored)
-        parts = [(_synthetic(row.numpy()), span) for row in tokens]
+        parts: list[tuple[Stream, Span] | None] = [
+            (_synthetic(row.numpy()), span) for row in tokens
+        ]
         self._score_and_adapt(collate(parts, self.device, self.past))
         self.timer.forget()
         for lane in range(self.method.lanes):
@@ -113,7 +115,7 @@ class Engine:
 
     def _next_stream(
         self, waiting: Iterator[tuple[int, TokenizedDocument]]
-    ) -> Iterator[DocumentResult]:
+    ) -> Generator[DocumentResult, None, Stream | None]:
         """Returns the next document that can be read; yields a row for each that cannot."""
         for index, document in waiting:
             length = len(document.token_ids)

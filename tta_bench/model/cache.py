@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tta_bench.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
@@ -80,7 +82,12 @@ class LaneCache:
 
     def stage(self, cache: DynamicCache) -> None:
         """Keeps the extended keys and values of a forward pass until `commit`."""
-        layers = [(layer.keys.detach(), layer.values.detach()) for layer in cache.layers]
+        layers: list[tuple[Tensor, Tensor]] = []
+        for layer in cache.layers:
+            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+            if keys is None or values is None:
+                raise ModelError("this model keeps no keys and values: --context-mode cache fails.")
+            layers.append((keys.detach(), values.detach()))
         for index, row in enumerate(self._rows):
             self._owner._staged[row] = [
                 (keys[index : index + 1], values[index : index + 1]) for keys, values in layers

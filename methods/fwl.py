@@ -79,7 +79,6 @@ class FastWeightLayers(Method):
         # Sums over a whole document need float32 where the model is bfloat16.
         self.dtype = torch.promote_types(self.model.dtype, torch.float32)
         self.layer = untrained_layer(self.model, self.params).to(self.model.device, self.dtype)
-        self.offline_flops = self.model.cost.unembed(PROBES + 1)
 
     def init_state(self) -> dict[str, Tensor]:
         """The sum of W2's gradients, [m, d]."""

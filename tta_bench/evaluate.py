@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tta_bench.suite import Suite
 
 CUDA_LANES = 8
+SINKS_NOTE = (
+    "documents are longer than chunk and context: the cache drops the first tokens' keys, and many "
+    "models predict badly without them (attention sinks); compare with --context-mode recompute."
+)
 CHECKED_STEPS = 1
 
 
@@ -97,6 +101,8 @@ def run_suite(
             )
             cell = Cell(suite, protocol, model, dataset_spec, documents)
             cell.check()
+            if cell.evicts_sinks:
+                progress.note(SINKS_NOTE)
             if group is None:
                 group = create_group(
                     name, model=suite.models[0], dataset=suite.datasets[0], results=results

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def load_model(
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     resolved = MODEL_ALIASES.get(spec, spec)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    _quieten_transformers()
     if resolved.startswith("config:"):
         return _random(resolved.removeprefix("config:"), spec, kind, target)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -99,6 +98,14 @@ def load_model(
     net, tokenizer = _from_pretrained(location, options, kind, spec)
     provenance |= _identity(location, options, net)
     return LanguageModel(net.to(target), tokenizer, spec, provenance)
+
+
+def _quieten_transformers() -> None:
+    """Its bars and hints would stand in the middle of ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _from_pretrained(

@@ -152,6 +152,14 @@ class Cell:
                 f"has {most} positions; lower --chunk, --context or --window."
             )
 
+    @property
+    def evicts_sinks(self) -> bool:
+        """Whether a carried cache will lose the keys of a document's first tokens."""
+        held = self.protocol.context + self.protocol.chunk
+        return (
+            self.protocol.context_mode == "cache" and self.documents.max_tokens_per_document > held
+        )
+
     def run(self, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool) -> None:
         """Runs one method and stores it; a method that fails leaves a run that says so."""
         progress.start_method(choice.spec, len(self.documents), self.documents.total_tokens)

@@ -1,0 +1,73 @@
+"""What the README shows is what the commands give: its tables, and its commands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = dict(re.findall(r"<!-- table: (\S+) -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL))
+COMMANDS = re.findall(r"^(tta-bench [^`\n]*)$", README, re.MULTILINE)
+FASTER = {"smollm2": ["--limit", "1", "--max-tokens", "96", "--chunk", "48"]}
+
+
+def tta_bench(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "tta_bench", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_there_are_tables_and_commands():
+    assert "quickstart" in TABLES
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_what_the_stored_rows_give(name):
+    done = tta_bench("show", name, "--format", "markdown", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == TABLES[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
+def test_a_command_runs_as_written(command, tmp_path):
+    """As written but for the real model, which reads a shorter text."""
+    words = shlex.split(command, comments=True)[1:]
+    if words[0] == "new-method":
+        words[-1] = words[-1].lower()
+    if "--plugin" in words:
+        (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        (tmp_path / "my_method.py").write_text(block)
+    for name, shorter in FASTER.items():
+        if any(word.startswith(name) for word in words):
+            words += shorter
+    stored = words[0] == "show"
+    done = tta_bench(*words, cwd=ROOT if stored else tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_default_suite_is_the_committed_one():
+    """The quickstart table comes from the suite as it is now, methods and limits included."""
+    import json
+
+    from tta_bench.suite import load_suite
+
+    suite = load_suite("quickstart")
+    manifests = [
+        json.loads(path.read_text()) for path in ROOT.glob("results/quickstart/*/manifest.json")
+    ]
+    assert len(manifests) == len(suite.methods)
+    for manifest in manifests:
+        assert manifest["config"]["methods"] == suite.methods
+        assert manifest["config"]["protocol"] == suite.protocol
+        assert manifest["dataset"]["max_tokens"] == suite.max_tokens

@@ -221,9 +221,11 @@ def bad_files(tmp_path_factory):
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_gets_one_sentence(bad_files, case, capsys, monkeypatch):
     """In this process, through the same entry point; the exit code and streams are the user's."""
+    from tta_bench import registry
     from tta_bench.cli import main
 
     arguments, words = BAD_INPUT[case]
+    monkeypatch.setattr(registry, "_plugin_files", {})
     monkeypatch.chdir(bad_files)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(sys, "argv", ["tta-bench", "eval", *arguments])

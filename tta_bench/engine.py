@@ -122,7 +122,7 @@ class Engine:
             stream = open_stream(index, document, self.protocol, self.prefix_id)
             if length < MIN_TOKENS:
                 reason = f"{length} tokens; at least {MIN_TOKENS} are needed"
-            elif stream.tokens_expected == 0:
+            elif len(stream.nll) == 0:
                 reason = f"{length} tokens do not fill one window"
             else:
                 return stream
@@ -158,7 +158,7 @@ class Engine:
                 continue
             stream, scored = part[0], part[1].scored
             losses = nll[lane, :scored].numpy()
-            stream.nll.append(losses)
+            stream.record(losses)
             stream.seconds += seconds
             if not np.isfinite(losses).all():
                 first = int(np.argmin(np.isfinite(losses)))
@@ -172,22 +172,14 @@ class Engine:
             on_step(scored, float(losses.sum(dtype=np.float64)))
             if stream.finished:
                 lanes[lane] = None
-                yield _finished(stream)
+                yield DocumentResult(
+                    stream.index, stream.document, "done", nll=stream.nll, seconds=stream.seconds
+                )
 
     def _reset(self, lane: int) -> None:
         self.method.reset(lane)
         if self.past is not None:
             self.past.reset(lane)
-
-
-def _finished(stream: Stream) -> DocumentResult:
-    nll = np.concatenate(stream.nll)
-    if len(nll) != stream.tokens_expected:
-        raise AssertionError(
-            f"document {stream.document.key}: {len(nll)} tokens scored, "
-            f"{stream.tokens_expected} planned"
-        )
-    return DocumentResult(stream.index, stream.document, "done", nll=nll, seconds=stream.seconds)
 
 
 def failure(error: Exception) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,27 +18,46 @@ if TYPE_CHECKING:
     from tta_bench.model.cache import LaneCache
 
 
-@dataclass
 class Stream:
-    """One document being read left to right, once."""
+    """One document being read left to right, once.
 
-    index: int
-    document: TokenizedDocument
-    sequence: np.ndarray
-    spans: Iterator[Span]
-    tokens_expected: int
-    nll: list[np.ndarray] = field(default_factory=list)
-    seconds: float = 0.0
+    Attributes:
+        index: its place in the dataset.
+        document: what is read.
+        sequence: [n] int64, the prefix token (if any) and the document's tokens.
+        spans: the windows still to come.
+        nll: [tokens planned] float32, nats. Made whole at the start: small vectors kept from each
+            step would lie between the step's large buffers and stop the heap from reusing them.
+        tokens_scored: how much of `nll` is filled.
+        seconds: its share of the time of the steps so far.
+    """
 
-    @property
-    def tokens_scored(self) -> int:
-        """Tokens scored so far."""
-        return sum(len(part) for part in self.nll)
+    def __init__(
+        self,
+        index: int,
+        document: TokenizedDocument,
+        sequence: np.ndarray,
+        spans: Iterator[Span],
+        tokens_planned: int,
+    ):
+        self.index = index
+        self.document = document
+        self.sequence = sequence
+        self.spans = spans
+        self.nll = np.full(tokens_planned, np.nan, dtype=np.float32)
+        self.tokens_scored = 0
+        self.seconds = 0.0
+
+    def record(self, losses: np.ndarray) -> None:
+        """Appends the losses of the next tokens."""
+        stop = self.tokens_scored + len(losses)
+        self.nll[self.tokens_scored : stop] = losses
+        self.tokens_scored = stop
 
     @property
     def finished(self) -> bool:
         """True once every planned token has been scored."""
-        return self.tokens_scored == self.tokens_expected
+        return self.tokens_scored == len(self.nll)
 
 
 def open_stream(
@@ -48,8 +67,8 @@ def open_stream(
     sequence = document.token_ids.astype(np.int64)
     if protocol.uses_prefix and prefix_id is not None:
         sequence = np.concatenate([[prefix_id], sequence])
-    expected = sum(span.scored for span in protocol.plan(len(sequence)))
-    return Stream(index, document, sequence, protocol.plan(len(sequence)), expected)
+    planned = sum(span.scored for span in protocol.plan(len(sequence)))
+    return Stream(index, document, sequence, protocol.plan(len(sequence)), planned)
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import tta_bench
+from tta_bench.cli import check, new_method, show, train
 from tta_bench.cli import eval as eval_command
 from tta_bench.cli import list as list_command
-from tta_bench.cli import new_method, show, train
 from tta_bench.errors import BenchError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Measure methods that let a language model keep learning while it reads.",
 )
 app.command("eval")(eval_command.evaluate)
+app.command("check")(check.check)
 app.command("show")(show.show)
 app.add_typer(list_command.app, name="list")
 app.command("new-method")(new_method.new_method)

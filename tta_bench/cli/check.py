@@ -1,0 +1,72 @@
+"""`tta-bench check`: does a method keep the rules of the game?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tta_bench.validity import ValidityReport
+
+FAILED = 1
+
+_COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
+
+
+def _methods(incomplete: str) -> list[str]:
+    from tta_bench.registry import available
+
+    return [name for name in available() if name.startswith(incomplete)]
+
+
+def check(
+    method: Annotated[
+        str,
+        typer.Argument(help="Method, as NAME or NAME:key=value,...", autocompletion=_methods),
+    ],
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A Python file that registers methods.")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of a table.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Probe a method on tiny random models: causal, normalised, resettable, honest of its cost?
+
+    Takes some seconds on a CPU. The exit code is 1 if a probe fails.
+    """
+    from tta_bench import registry
+
+    for file in plugin or []:
+        registry.add_plugin(file)
+    from tta_bench import validity
+
+    report = validity.check(method)
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), allow_nan=False))
+    else:
+        _print(report)
+    if report.failed:
+        raise typer.Exit(FAILED)
+
+
+def _print(report: ValidityReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(report.method), title_justify="left")
+    for header in ("probe", "", "measured", "what was found"):
+        table.add_column(header)
+    for result in report.results:
+        colour = _COLOURS[result.status]
+        # Text, not str: what a method raises may hold what Rich takes for markup.
+        cells = (result.status, colour), (result.figure, ""), (result.sentence, "")
+        table.add_row(Text(result.probe), *(Text(text, style) for text, style in cells))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{report.summary} ({report.seconds:.1f} s)", markup=False)

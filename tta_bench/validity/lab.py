@@ -1,0 +1,141 @@
+"""The bench on which one method is probed: fresh instances, and what may interrupt a probe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tta_bench.documents import TokenizedDocument
+from tta_bench.errors import BenchError
+from tta_bench.method import Method
+from tta_bench.model import LanguageModel
+from tta_bench.params import build, split_spec, to_spec
+from tta_bench.protocol import Protocol
+from tta_bench.registry import load
+from tta_bench.validity.models import tiny_model
+from tta_bench.validity.reader import PLAIN, Reader
+from tta_bench.validity.report import ProbeResult, Status
+from tta_bench.validity.tensors import restore, shared_weights
+
+SAME = 1e-5
+"""Log-probabilities closer than this, in nats, are the same; no cheat lives on less."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method with its hyper-parameters, of which the probes make fresh instances."""
+
+    name: str
+    cls: type[Method]
+    params: Any
+
+    @classmethod
+    def from_spec(cls, spec: str) -> Subject:
+        """The method that `name:key=value,...` names.
+
+        Raises:
+            UsageError: an unknown method or parameter.
+            MethodError: its module cannot be imported.
+        """
+        name, values = split_spec(spec)
+        method = load(name)
+        return cls(name, method, build(method.Params, values, name))
+
+    @property
+    def spec(self) -> str:
+        """The shortest spec of it."""
+        return to_spec(self.name, self.params)
+
+
+class CannotBuild(Exception):
+    """The method refuses to be built on a tiny random model, with a reason a user can read."""
+
+
+class Lab:
+    """One subject on one tiny model; every probe finds both as fresh as the first one did."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+        self.model = tiny_model()
+        self._weights = shared_weights(self.model)
+
+    def clean(self) -> None:
+        """Undoes what a probe may have done to the shared weights."""
+        restore(self.model, self._weights)
+
+    def fresh(
+        self, lanes: int = 1, model: LanguageModel | None = None, params: Any = None
+    ) -> Method:
+        """A new instance under the seed that every instance starts from.
+
+        Raises:
+            CannotBuild: the method says in a `BenchError` that it does not run on this model.
+        """
+        seed_everything()
+        params = self.subject.params if params is None else params
+        try:
+            return self.subject.cls(model or self.model, params, lanes)
+        except BenchError as error:
+            raise CannotBuild(str(error)) from error
+
+    def read(
+        self,
+        documents: Sequence[TokenizedDocument],
+        lanes: int = 1,
+        protocol: Protocol = PLAIN,
+    ) -> list[Tensor]:
+        """What a fresh instance predicts of each document, [tokens, V]."""
+        return Reader(self.fresh(lanes), protocol).read(documents)
+
+
+def seed_everything() -> None:
+    """The one seed of all probes."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+Found = tuple[Status, float | None, str, str]
+"""status, value, figure and sentence of a probe."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One rule, held against a method.
+
+    Attributes:
+        name: as the table shows it.
+        run: does it.
+        needs: names of probes without whose passing this one cannot be judged.
+    """
+
+    name: str
+    run: Callable[[Lab], Found]
+    needs: tuple[str, ...] = ()
+
+    def result(self, lab: Lab) -> ProbeResult:
+        """Runs it; whatever the method raises is its failure."""
+        lab.clean()
+        try:
+            return ProbeResult(self.name, *self.run(lab))
+        except CannotBuild as error:
+            sentence = f"Not built on a tiny random model: {error}"
+            return ProbeResult(self.name, "skip", None, "—", sentence)
+        except Exception as error:  # a method is foreign code: whatever it raises is a finding
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            sentence = f"The method raised {type(error).__name__}: {reason}"
+            return ProbeResult(self.name, "fail", None, "raised", sentence)
+
+
+def compared(difference: float, good: str, bad: str, limit: float = SAME) -> Found:
+    """A probe that compares log-probabilities: the sentence says what was compared."""
+    figure = f"{difference:.1e} nats" if difference else "0 nats"
+    if difference <= limit:
+        return "pass", difference, figure, good
+    return "fail", difference, figure, bad

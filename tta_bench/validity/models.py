@@ -1,0 +1,127 @@
+"""What methods are checked on: tiny random models of every family, and synthetic documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tta_bench.documents import TokenizedDocument
+from tta_bench.model import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PREFIX = 256
+"""The token that stands before every document."""
+
+FIRST_SPECIAL = 256
+"""Ids below are the 256 bytes; documents are made of these alone."""
+
+VOCAB = 260
+
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": PREFIX,
+    "eos_token_id": PREFIX + 1,
+    "pad_token_id": PREFIX + 2,
+}
+_GROUPED = _SHAPE | {"num_key_value_heads": 2}
+_HEADS = _GROUPED | {"head_dim": 8}
+_GPT2 = {
+    "vocab_size": VOCAB,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 512,
+    "bos_token_id": PREFIX,
+    "eos_token_id": PREFIX + 1,
+}
+_CAPPED: dict[str, Any] = {"sliding_window": 16, "final_logit_softcapping": 5.0}
+
+
+def _configs() -> dict[str, Callable[[], Any]]:
+    import transformers as t
+
+    return {
+        "llama": lambda: t.LlamaConfig(**_GROUPED, tie_word_embeddings=True),
+        "llama-untied": lambda: t.LlamaConfig(**_GROUPED, tie_word_embeddings=False),
+        "qwen2": lambda: t.Qwen2Config(**_GROUPED),
+        "qwen3": lambda: t.Qwen3Config(**_HEADS),
+        "gpt2": lambda: t.GPT2Config(**_GPT2),
+        "gpt-neox": lambda: t.GPTNeoXConfig(**_SHAPE),
+        "gemma": lambda: t.GemmaConfig(**_HEADS),
+        "gemma2": lambda: t.Gemma2Config(**_HEADS, **_CAPPED),
+        "gemma3": lambda: t.Gemma3TextConfig(**_HEADS, sliding_window=16),
+    }
+
+
+FAMILIES = (
+    "llama",
+    "llama-untied",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "gpt-neox",
+    "gemma",
+    "gemma2",
+    "gemma3",
+)
+
+
+def tiny_model(family: str = "llama") -> LanguageModel:
+    """A random model of two layers in float32, on the CPU, the same at every call.
+
+    Its weights are scaled up, so that its predictions are far from uniform.
+    """
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    net = AutoModelForCausalLM.from_config(_configs()[family]())
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4.0)
+    net = net.to(torch.float32)
+    return LanguageModel(net, byte_tokenizer(), f"random-{family}", random_weights=True)
+
+
+@cache
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """One token a byte, for methods that read a text of their own before the first document."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*alphabet, "<s>", "</s>", "<pad>", "<unused>"]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def document(length: int, seed: int) -> TokenizedDocument:
+    """`length` tokens that repeat a phrase three times in four: there is something to learn."""
+    random = np.random.default_rng(seed)
+    phrase = random.integers(FIRST_SPECIAL, size=7)
+    noise = random.integers(FIRST_SPECIAL, size=length)
+    ids = np.where(random.random(length) < 0.75, np.resize(phrase, length), noise)
+    key = f"synthetic-{seed}-{length}"
+    return TokenizedDocument(key, ids.astype(np.int32), length, length, key)
+
+
+def with_other_future(original: TokenizedDocument, start: int, seed: int = 0) -> TokenizedDocument:
+    """The document with every token from `start` on replaced by another one."""
+    random = np.random.default_rng(seed)
+    ids = original.token_ids.copy()
+    shift = random.integers(1, FIRST_SPECIAL, size=len(ids) - start)
+    ids[start:] = (ids[start:] + shift) % FIRST_SPECIAL
+    return TokenizedDocument(f"{original.key}-from-{start}", ids, len(ids), len(ids), "other")

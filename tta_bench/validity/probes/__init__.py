@@ -1,0 +1,32 @@
+"""All probes, in the order of the table: what others rest on comes first."""
+
+from tta_bench.validity.lab import Probe
+from tta_bench.validity.probes import causal, costs, lanes, scoring, shapes, switch
+
+_STEADY = ("runs", "deterministic")
+
+FULL = (
+    Probe("runs", scoring.runs),
+    Probe("deterministic", scoring.deterministic, ("runs",)),
+    Probe("normalised", scoring.normalised, ("runs",)),
+    Probe("causality", causal.future_everywhere, _STEADY),
+    Probe("targets", causal.targets, _STEADY),
+    Probe("score twice", scoring.twice, _STEADY),
+    Probe("untouched", scoring.untouched, ("runs",)),
+    Probe("neighbours", lanes.neighbours, _STEADY),
+    Probe("reset", lanes.reset, _STEADY),
+    Probe("off", switch.off, _STEADY),
+    Probe("lanes", lanes.lanes, _STEADY),
+    Probe("one-token chunk", shapes.one_token_chunk, ("runs",)),
+    Probe("idle lanes", shapes.idle_lanes, _STEADY),
+    Probe("mid chunk", shapes.mid_chunk, _STEADY),
+    Probe("state bytes", costs.declared_state, ("runs",)),
+    Probe("flops", costs.flops, ("runs",)),
+    Probe("families", shapes.families, ("runs",)),
+)
+
+QUICK = tuple(
+    Probe("causality", causal.future_plain, probe.needs) if probe.name == "causality" else probe
+    for probe in FULL[:10]
+)
+"""What `eval` runs before the first document."""

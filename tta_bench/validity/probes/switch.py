@@ -1,0 +1,81 @@
+"""Off means off: with its step size at 0 a method is the frozen model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tta_bench.method import Method
+from tta_bench.validity.lab import CannotBuild, Found, Lab, Subject, compared
+from tta_bench.validity.models import document
+from tta_bench.validity.reader import CHUNK, Reader, largest_difference
+
+SWITCHES = (
+    "lr",
+    "learning_rate",
+    "step",
+    "step_size",
+    "eta",
+    "weight",
+    "mix",
+    "mixing",
+    "lam",
+    "lambda_",
+    "strength",
+    "scale",
+)
+"""Names of hyper-parameters that switch a method off at 0, where it names none in `off`."""
+
+
+def off(lab: Lab) -> Found:
+    """Reads documents with the method switched off, and through the model alone."""
+    documents = [document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]
+    plain = Reader(_frozen(lab)).read(documents)
+    if lab.subject.cls.family == "none":
+        difference = largest_difference(plain, lab.read(documents))
+        return compared(
+            difference, "Family none: exactly the frozen model.", "Not the frozen model."
+        )
+    found: list[tuple[float, str]] = []
+    refused = ""
+    for values in switches(lab.subject):
+        named = ", ".join(f"{name}={value}" for name, value in values.items())
+        try:
+            params = dataclasses.replace(lab.subject.params, **values)
+            rows = Reader(lab.fresh(params=params)).read(documents)
+        except (CannotBuild, ValueError, TypeError) as error:
+            refused = f"{named} is refused ({error})"
+            continue
+        found.append((largest_difference(plain, rows), named))
+    if not found:
+        sentence = refused or (
+            f"No switch known: name it in the class, off = {{'lr': 0}} "
+            f"(looked for {', '.join(SWITCHES[:6])}, ...)."
+        )
+        return "skip", None, "—", sentence
+    difference, named = min(found)
+    moved = largest_difference(plain, lab.read(documents))
+    return compared(
+        difference,
+        f"With {named} it predicts what none predicts; as given it moves up to {moved:.1g} nats.",
+        f"With {named} it still differs from none.",
+    )
+
+
+def switches(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Values that should switch the method off; what its class declares in `off` goes first."""
+    declared = getattr(subject.cls, "off", None)
+    if isinstance(declared, dict):
+        yield dict(declared)
+        return
+    fields = {field.name for field in dataclasses.fields(subject.params)}
+    known: dict[str, Any] = {name: 0.0 for name in SWITCHES if name in fields}
+    for name, value in known.items():
+        yield {name: value}
+    if len(known) > 1:
+        yield known
+
+
+def _frozen(lab: Lab) -> Method:
+    return Method(lab.model, None, 1)

@@ -1,0 +1,73 @@
+"""What the probes found: one line each, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "skip"]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What one probe found.
+
+    Attributes:
+        probe: its name, such as `causality`.
+        status: pass, fail, or skip where it could not be judged.
+        value: the measured figure, in the unit that `figure` prints; None if there is none.
+        figure: the measured figure as the table shows it.
+        sentence: what was held against the rule, or what went wrong.
+    """
+
+    probe: str
+    status: Status
+    value: float | None
+    figure: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ValidityReport:
+    """The probes of one method, in the order in which they ran.
+
+    Attributes:
+        method: the spec of the method, such as `dynamic-eval:lr=0.001`.
+        results: one entry a probe.
+        seconds: wall time of all of them.
+    """
+
+    method: str
+    results: tuple[ProbeResult, ...]
+    seconds: float
+
+    @property
+    def valid(self) -> bool | None:
+        """False if a probe failed; None if the method could not be built here, so none ran."""
+        if self.failed:
+            return False
+        return True if any(result.status == "pass" for result in self.results) else None
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the probes that failed."""
+        return tuple(result.probe for result in self.results if result.status == "fail")
+
+    @property
+    def summary(self) -> str:
+        """One line: how many passed, and what failed."""
+        count = {
+            status: sum(result.status == status for result in self.results)
+            for status in ("pass", "fail", "skip")
+        }
+        text = f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped"
+        return f"{text}: {', '.join(self.failed)}" if self.failed else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json` and for manifests."""
+        return {
+            "method": self.method,
+            "valid": self.valid,
+            "seconds": round(self.seconds, 3),
+            "probes": [asdict(result) for result in self.results],
+        }

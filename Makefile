@@ -17,7 +17,7 @@ help:
 	@echo "make clean  remove .venv and every cache"
 
 demo: $(VENV)/.installed
-	$(BIN)/tta-bench eval
+	$(BIN)/tta-bench eval --results build/demo --rerun all
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from stored_runs import COSTS, make_losses, make_manifest, make_row, store_run
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.store import Run, RunWriter, create_group, find_runs, load_group, load_run
+from tta_bench.store import (
+    Run,
+    RunWriter,
+    create_group,
+    find_runs,
+    load_group,
+    load_run,
+    short_name,
+)
+from tta_bench.store.files import sealed
 from tta_bench.tables import summary_rows, summary_tables
 
 COMPLETE = {"status": "complete"} | COSTS
@@ -79,6 +88,7 @@ def test_the_folder_is_named_after_method_and_key(tmp_path: Path) -> None:
         "manifest.json",
         "rows.jsonl",
         "summary.json",
+        "sessions.jsonl",
         *(f"nll/0000{i}.npz" for i in range(4)),
     }
 
@@ -222,7 +232,11 @@ def test_a_disk_full_to_the_end_leaves_an_unfinished_run(
     monkeypatch.undo()
     run = load_run(writer.path)
     assert (run.status, run.rows) == ("unfinished", ())
-    assert files_of(writer.path) == {"manifest.json", "rows.jsonl"}  # no draft is left behind
+    assert files_of(writer.path) == {
+        "manifest.json",
+        "sessions.jsonl",
+        "rows.jsonl",
+    }  # no draft is left behind
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -235,7 +249,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_group_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(BenchError, match="results"):
-        create_group("x", model="m", dataset="d", results=tmp_path / "results")
+        create_group("x", base="m-d", digest="0" * 64, results=tmp_path / "results")
 
 
 # Damage
@@ -280,6 +294,8 @@ def test_a_finished_run_that_lost_rows_is_damaged(tmp_path: Path) -> None:
         ({"nll": None}, "line 2: it is done but has no 'nll'"),
         ({"tokens": 0}, "line 2: it is done but has no tokens"),
         ({"status": "fine"}, "line 2: its status 'fine' is unknown"),
+        ({"crc32": "00000000"}, "line 2: its checksum does not fit"),
+        (b"no checksum", "line 2: it has no checksum"),
         ({"key": "doc0.py"}, "two rows for the document doc0.py"),
     ],
 )
@@ -287,7 +303,9 @@ def test_a_damaged_row_is_named(tmp_path: Path, line: Any, words: str) -> None:
     writer = RunWriter.create(tmp_path, make_manifest())
     row = writer.append(make_row(0), make_losses(0)).to_dict()
     if isinstance(line, dict):
-        line = json.dumps(row | {"key": "doc1.py", "index": 1} | line).encode()
+        line = json.dumps(sealed(row | {"key": "doc1.py", "index": 1} | line) | line).encode()
+    elif line == b"no checksum":
+        line = json.dumps(row | {"key": "doc1.py", "index": 1}).encode()
     with (writer.path / "rows.jsonl").open("ab") as stream:
         stream.write(line + b"\n")
     with pytest.raises(BenchError, match=r"rows\.jsonl is damaged") as caught:
@@ -317,7 +335,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     run = store_run(tmp_path)
     newer = json.dumps(run.manifest | {"schema_version": 99})
     (run.path / "manifest.json").write_text(newer)
-    with pytest.raises(BenchError, match="schema 99, this tta-bench reads schema 1"):
+    with pytest.raises(BenchError, match="schema 99, this tta-bench reads schemas up to 2"):
         load_run(run.path)
 
 
@@ -349,7 +367,7 @@ def test_any_summary_reads_or_is_refused(
     intact: Path, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     folder = shutil.copytree(intact, tmp_path, dirs_exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(values))
+    (folder / "summary.json").write_text(json.dumps(sealed(values)))
     try:
         use(load_run(folder))
     except BenchError as error:
@@ -416,24 +434,20 @@ def test_a_group_without_runs_is_an_error(tmp_path: Path) -> None:
 
 
 def test_group_names(tmp_path: Path) -> None:
-    first = create_group(model="org/SmolLM2-135M@v1", dataset="builtin:stdlib", results=tmp_path)
-    stamp, rest = first.name[:15], first.name[15:]
-    assert stamp.replace("-", "").isdigit()
-    assert rest == "-smollm2-135m-v1-stdlib"
-    groups = {
-        create_group(model="/home/ada/my model/", dataset="../books/*.txt", results=tmp_path)
-        for _ in range(3)
-    }
-    assert len(groups) == 3
-    assert all("ada" not in path.name and "my-model" in path.name for path in groups)
-    named = create_group("mine", model="m", dataset="d", results=tmp_path)
-    assert named == create_group("mine", model="m", dataset="d", results=tmp_path)
+    assert short_name("org/SmolLM2-135M@v1") == "smollm2-135m-v1"
+    assert short_name("/home/ada/my model/") == "my-model"
+    assert short_name("builtin:stdlib") == "stdlib"
+    groups = [create_group(base="m-d", digest=d * 32, results=tmp_path) for d in ("ab", "ab", "cd")]
+    assert [group.name for group in groups] == ["m-d-abababab", "m-d-abababab", "m-d-cdcdcdcd"]
+    named = create_group("mine", base="m-d", digest="ab" * 32, results=tmp_path)
+    assert named == tmp_path / "mine"
+    assert named == create_group("mine", base="m-d", digest="cd" * 32, results=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", "a b", "-x", ".hidden", "x" * 200])
 def test_a_name_stays_in_the_results_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="must be a plain name"):
-        create_group(name, model="m", dataset="d", results=tmp_path)
+        create_group(name, base="m-d", digest="0" * 64, results=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

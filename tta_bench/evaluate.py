@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +15,27 @@ import torch
 
 from tta_bench.cost.check import FlopReport, check_flops
 from tta_bench.cost.memory import PeakMemory
-from tta_bench.documents import TokenizedDataset, tokenized
+from tta_bench.documents import TokenizedDataset, TokenizedDocument, tokenized
 from tta_bench.engine import MIN_TOKENS, DocumentResult, Engine, failure
 from tta_bench.errors import UsageError
-from tta_bench.manifest import build_manifest
+from tta_bench.manifest import build_manifest, setting
 from tta_bench.method import Method, StepShape
 from tta_bench.model import LanguageModel
 from tta_bench.model.load import load_model, prefix_id
 from tta_bench.params import build, split_spec, to_spec
 from tta_bench.protocol import Protocol
 from tta_bench.registry import available, load, source_hash
-from tta_bench.store import Row, RunWriter, create_group
+from tta_bench.store import (
+    FAILED,
+    Rerun,
+    Row,
+    RunWriter,
+    create_group,
+    is_whole,
+    load_run,
+    run_folder,
+    short_name,
+)
 
 if TYPE_CHECKING:
     from tta_bench.progress import Progress
@@ -72,11 +84,19 @@ def run_suite(
     progress: Progress,
     *,
     name: str | None = None,
+    base: str | None = None,
     results: Path = Path("results"),
+    rerun: Rerun = "missing",
     trust_remote_code: bool = False,
     debug: bool = False,
 ) -> Iterator[Path]:
-    """Runs what the suite asks for; yields the folder of each run as it begins.
+    """Does what the suite asks for and is not there; yields the folder of each run as it begins.
+
+    Args:
+        name: of the group of runs; without one it is named by `base` and what its runs share.
+        base: by default the names of the first model and dataset.
+        rerun: of a run that is there, the documents that are `missing`, those that `failed`, too,
+            or `all`.
 
     Raises:
         BenchError: nothing can run: unknown names, no documents, too long a window.
@@ -103,15 +123,37 @@ def run_suite(
             cell.check()
             if cell.evicts_sinks:
                 progress.note(SINKS_NOTE)
-            if group is None:
-                group = create_group(
-                    name, model=suite.models[0], dataset=suite.datasets[0], results=results
-                )
             for choice in choices:
-                with RunWriter.create(group, cell.manifest(choice)) as writer:
+                manifest = cell.manifest(choice)
+                if group is None:
+                    shared = [setting(manifest), suite.models[1:], suite.datasets[1:]]
+                    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
+                    names = short_name(suite.models[0]), short_name(suite.datasets[0])
+                    group = create_group(
+                        name,
+                        base=base or "-".join(names),
+                        digest=digest.hexdigest(),
+                        results=results,
+                    )
+                path = run_folder(group, manifest)
+                if is_whole(path, manifest, rerun):
+                    yield path
+                    _say_whole(path, progress)
+                    continue
+                with RunWriter.resume(group, manifest, rerun) as writer:
                     yield writer.path
                     cell.run(choice, writer, progress, debug)
                 gc.collect()
+
+
+def _say_whole(path: Path, progress: Progress) -> None:
+    run = load_run(path)
+    failed = sum(row.status in FAILED for row in run.rows)
+    repeat = f"{failed} failed: --rerun failed repeats them" if failed else "--rerun all repeats it"
+    if not progress.quiet:
+        progress.note(
+            f"{run.spec}: nothing to do, {path} has all {len(run.rows)} documents ({repeat})"
+        )
 
 
 @dataclasses.dataclass
@@ -162,7 +204,14 @@ class Cell:
 
     def run(self, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool) -> None:
         """Runs one method and stores it; a method that fails leaves a run that says so."""
-        progress.start_method(choice.spec, len(self.documents), self.documents.total_tokens)
+        for note in writer.notes:
+            progress.note(f"{choice.spec}: {note}")
+        kept = writer.kept
+        if kept and not progress.quiet:
+            progress.note(f"{choice.spec}: {len(kept)} of {len(self.documents)} documents are kept")
+        tokens = self.documents.total_tokens
+        tokens -= sum(len(self.documents[index].token_ids) for index in kept)
+        progress.start_method(choice.spec, len(self.documents) - len(kept), tokens)
         try:
             summary = self._measure(choice, writer, progress, debug)
         except Exception as error:  # a method is foreign code; its row says what it raised
@@ -189,18 +238,28 @@ class Cell:
         shapes: Counter[StepShape] = Counter()
         outcomes: Counter[str] = Counter()
         reason = None
+        for row in writer.kept.values():
+            outcomes[row.status] += 1
+            if row.status == "done":
+                shapes.update(self._shapes(self.documents[row.index]))
+            elif row.status in FAILED:
+                reason = row.reason
+        pending = [index for index in range(len(self.documents)) if index not in writer.kept]
+        ended = 0
         results = engine.run(
-            self.documents, lambda tokens, nll: progress.update(tokens, nll, outcomes.total())
+            (self.documents[index] for index in pending),
+            lambda tokens, nll: progress.update(tokens, nll, ended),
         )
         for result in results:
-            writer.append(*self._row(result))
+            writer.append(*self._row(dataclasses.replace(result, index=pending[result.index])))
             outcomes[result.status] += 1
+            ended += 1
             if result.status == "done":
-                shapes.update(self._shapes(result))
+                shapes.update(self._shapes(result.document))
             elif result.status != "skipped":
                 reason = result.reason
                 progress.note(f"{choice.spec}, {result.document.key}: {reason}")
-            progress.update(0, 0.0, outcomes.total())
+            progress.update(0, 0.0, ended)
         status = next((word for word in ("oom", "error") if outcomes[word]), "complete")
         if status == "complete" and not outcomes["done"]:
             status = "diverged" if outcomes["diverged"] else "error"
@@ -212,6 +271,7 @@ class Cell:
             "reason": reason if status != "complete" else None,
             "lanes": self.lanes,
             "seconds": time.total_seconds,
+            "timed_tokens": time.tokens,
             "tokens_per_second": time.tokens_per_second,
             "step_seconds_median": time.median_seconds,
             "step_seconds_p90": time.p90_seconds,
@@ -252,9 +312,9 @@ class Cell:
             past=min(past, max(longest - self.protocol.chunk, 0)),
         )
 
-    def _shapes(self, result: DocumentResult) -> list[StepShape]:
+    def _shapes(self, document: TokenizedDocument) -> list[StepShape]:
         prefixed = self.protocol.uses_prefix and self.prefix_id is not None
-        length = len(result.document.token_ids) + prefixed
+        length = len(document.token_ids) + prefixed
         cached = self.protocol.context if self.protocol.context_mode == "cache" else 0
         return [
             StepShape(span.stop - span.start, span.scored, min(cached, span.start))

@@ -22,8 +22,14 @@ from typing import Any
 
 import tta_bench
 
-SCHEMA_VERSION = 1
-"""Of a run's files. Raised when a reader of the former version would misread them."""
+SCHEMA_VERSION = 2
+"""Of a run's files. Raised when a reader of the former version would misread them.
+
+1: the first. 2: every object bears a checksum, rows the hash of their losses and the number of
+their session, and sessions.jsonl is there.
+"""
+
+READABLE_SCHEMAS = (1, 2)
 
 ENGINE_VERSION = 1
 """Raised when the same model, method, documents and protocol give other numbers than before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -153,6 +153,13 @@ def evaluate(
         str | None,
         typer.Option(help="Folder in the results folder.", rich_help_panel=OUTPUT),
     ] = None,
+    rerun: Annotated[
+        Literal["missing", "failed", "all"],
+        typer.Option(
+            help="Of runs that are there: documents that are missing, that failed, too, or all.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "missing",
     results: Annotated[Path, typer.Option(help="Where runs land.", rich_help_panel=OUTPUT)] = Path(
         "results"
     ),
@@ -172,7 +179,7 @@ def evaluate(
     """Run methods on documents, store the runs, and print the summary table.
 
     With no options it runs the suite [bold]quickstart[/bold]: the built-in model on built-in text,
-    in a minute on a CPU. For example:
+    in a minute on a CPU. The same command again does what is missing and nothing else. For example:
 
     tta-bench eval --model smollm2-135m --dataset builtin:stdlib --limit 3 --method none
     --method dynamic-eval:optimizer=adam,lr=1e-4
@@ -183,7 +190,7 @@ def evaluate(
 
     for file in plugin or []:
         add_plugin(file)
-    chosen = _resolve(
+    chosen, own_name, base = _resolve(
         suite,
         named={"models": model and [model], "datasets": dataset, "methods": method},
         plain={
@@ -217,8 +224,10 @@ def evaluate(
             for path in run_suite(
                 chosen,
                 progress,
-                name=name,
+                name=name or own_name,
+                base=base,
                 results=results,
+                rerun=rerun,
                 trust_remote_code=trust_remote_code,
                 debug=debug,
             ):
@@ -235,11 +244,16 @@ def evaluate(
 
 def _resolve(
     suite: str | None, named: dict[str, Any], plain: dict[str, Any], protocol: dict[str, Any]
-) -> Suite:
-    """A suite's file, or nothing, with the flags that were given on top.
+) -> tuple[Suite, str | None, str | None]:
+    """A suite's file, or nothing, with the flags that were given on top, and names for its runs.
 
     Naming documents or methods without a suite starts from an empty one, not from quickstart.
+
+    Returns:
+        The suite; the name of its group if it is run as it stands; else what that name starts with.
     """
+    from tta_bench.store.groups import slug
+
     given = {key: value for key, value in (named | plain).items() if value}
     by_flags = suite is None and ("datasets" in given or "methods" in given or "models" in given)
     base = Suite() if by_flags else load_suite(suite or DEFAULT_SUITE)
@@ -255,7 +269,11 @@ def _resolve(
     if changed.get("context") == 0:
         base.protocol.pop("context_mode", None)
     base.protocol |= changed
-    return base
+    if by_flags:
+        return base, None, None
+    title = slug(Path(suite or DEFAULT_SUITE).stem)
+    as_it_stands = not changed and plain["seed"] is None and set(given) <= {"device", "lanes"}
+    return (base, title, None) if as_it_stands else (base, None, title)
 
 
 def _print(runs: list[Run], as_json: bool) -> None:

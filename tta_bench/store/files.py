@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BenchError
+
+SEAL = "crc32"
+"""Name of the checksum field: CRC-32 of the object's compact JSON without it, 8 hex digits."""
 
 
 @contextmanager
@@ -78,8 +82,29 @@ def to_json(value: Any, indent: int | None = None) -> bytes:
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object.
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with the checksum of its JSON as a last field, whatever its indentation."""
+    return {**value, SEAL: _checksum(value)}
+
+
+def unsealed(value: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The object without its checksum, and whether it had one.
+
+    Raises:
+        ValueError: the checksum is another.
+    """
+    bare = {name: item for name, item in value.items() if name != SEAL}
+    if SEAL in value and value[SEAL] != _checksum(bare):
+        raise ValueError("its checksum does not fit: bytes have changed since it was written")
+    return bare, SEAL in value
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value).encode()):08x}"
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], bool]:
+    """The JSON object in a file, and whether it bore a checksum.
 
     Raises:
         BenchError: it is missing, unreadable or damaged.
@@ -92,7 +117,25 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path} is damaged: it is not valid JSON.") from error
     if not isinstance(value, dict):
         raise BenchError(f"{path} is damaged: it does not hold a JSON object.")
-    return value
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise BenchError(f"{path} is damaged: {error}.") from error
+
+
+def read_lines(path: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines of a file without their ends, and what follows the last end.
+
+    Raises:
+        BenchError: it cannot be read. A file that is not there has no lines.
+    """
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}.") from error
+    lines = data.split(b"\n")
+    last = lines.pop()
+    return lines, last
 
 
 def _refuse(constant: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ def slug(text: str, longest: int = 48) -> str:
 
 
 def create_group(
-    name: str | None = None, *, model: str, dataset: str, results: Path = RESULTS
+    name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
 ) -> Path:
     """The folder of a group of runs, made if it is not there.
 
-    A name that was given may be that of a group that exists, to add runs to it; without one the
-    group is new, named by the time, the model and the dataset.
+    Without a name that was given the group is named by `base` and the start of `digest`, a hash of
+    what its runs have in common: the same command finds its group again.
 
     Raises:
         UsageError: `name` is not a plain name.
@@ -47,22 +46,10 @@ def create_group(
             f"--name '{name}' must be a plain name of letters, digits, dots and dashes; "
             f"it becomes a folder in {results}/."
         )
+    group = results / (name or f"{base}-{digest[:8]}")
     with explained(results):
-        if name is not None:
-            group = results / name
-            group.mkdir(parents=True, exist_ok=True)
-            return group
-        time = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-        base = f"{time}-{short_name(model)}-{short_name(dataset)}"
-        number = 1
-        while True:
-            group = results / (base if number == 1 else f"{base}-{number}")
-            try:
-                group.mkdir(parents=True)
-            except FileExistsError:
-                number += 1
-            else:
-                return group
+        group.mkdir(parents=True, exist_ok=True)
+    return group
 
 
 def run_folder(group: Path, manifest: dict[str, Any]) -> Path:

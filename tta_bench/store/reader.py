@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 import zipfile
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.manifest import SCHEMA_VERSION
-from tta_bench.store.files import read_json
+from tta_bench.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
+from tta_bench.store.files import read_json, read_lines, unsealed
 from tta_bench.store.rows import FAILED, LARGEST, Row
+from tta_bench.store.sessions import SESSIONS, join, read_events
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +53,7 @@ class Run:
         rows: one a document, in the order of the dataset.
         summary: how it ended and what it cost; empty while it is unfinished.
         warnings: what was found amiss and mended while reading.
+        sessions: when, on what and how long it was worked on; empty in runs of schema 1.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Run:
     rows: tuple[Row, ...]
     summary: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    sessions: tuple[dict[str, Any], ...] = ()
 
     @property
     def spec(self) -> str:
@@ -96,7 +101,10 @@ class Run:
                 f"{path} is not there: the losses of {row.key} were not stored or not published."
             )
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            content = path.read_bytes()
+            if row.nll_sha256 and hashlib.sha256(content).hexdigest() != row.nll_sha256:
+                raise BenchError(f"{path} is damaged: its hash is not the one in rows.jsonl.")
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 vector = archive["nll"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BenchError(f"{path} is damaged: {type(error).__name__}.") from error
@@ -114,15 +122,34 @@ def load_run(path: Path | str) -> Run:
         BenchError: a file is damaged or of a newer schema; the sentence names it.
     """
     folder = Path(path)
-    manifest = read_json(folder / "manifest.json")
-    _check_manifest(manifest, folder / "manifest.json")
-    rows, warnings = read_rows(folder / "rows.jsonl")
+    manifest = read_manifest(folder)
+    sealed = manifest["schema_version"] >= 2
+    rows, warnings = read_rows(folder / "rows.jsonl", sealed)
     summary: dict[str, Any] = {}
     if (folder / "summary.json").exists():
-        summary = read_json(folder / "summary.json")
+        summary, checked = read_json(folder / "summary.json")
+        if sealed and not checked and summary.get("schema_version") != 1:
+            raise BenchError(f"{folder / 'summary.json'} is damaged: it has no checksum.")
         _check_summary(summary, rows, folder)
+    sessions = tuple(join(read_events(folder / SESSIONS), rows))
+    if len({json.dumps(session.get("device"), sort_keys=True) for session in sessions}) > 1:
+        warnings.append("read on several devices: times and speed are of all of them together")
     ordered = tuple(sorted(rows, key=lambda row: row.index))
-    return Run(folder, manifest, ordered, summary, tuple(warnings))
+    return Run(folder, manifest, ordered, summary, tuple(warnings), sessions)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run's folder, checked.
+
+    Raises:
+        BenchError: it is missing, damaged or of a schema that this version does not know.
+    """
+    path = folder / "manifest.json"
+    manifest, checked = read_json(path)
+    _check_manifest(manifest, path)
+    if manifest["schema_version"] >= 2 and not checked:
+        raise BenchError(f"{path} is damaged: it has no checksum.")
+    return manifest
 
 
 def load_group(path: Path | str) -> list[Run]:
@@ -145,9 +172,9 @@ def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
     version = manifest.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool):
         raise BenchError(f"{path} is damaged: it has no schema_version.")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_SCHEMAS:
         raise BenchError(
-            f"{path} has schema {version}, this tta-bench reads schema {SCHEMA_VERSION}; "
+            f"{path} has schema {version}, this tta-bench reads schemas up to {SCHEMA_VERSION}; "
             "read it with the version that wrote it."
         )
     for name in _SECTIONS:
@@ -176,33 +203,36 @@ def _check_summary(summary: dict[str, Any], rows: list[Row], folder: Path) -> No
         )
 
 
-def read_rows(path: Path) -> tuple[list[Row], list[str]]:
-    """The rows, and warnings; a last line that a crash cut short is left out."""
-    try:
-        data = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror}.") from error
-    lines = data.split(b"\n")
-    last = lines.pop()  # empty unless the last line lacks its end
-    rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
+def read_rows(path: Path, checked: bool = False) -> tuple[list[Row], list[str]]:
+    """The rows, and warnings; a last line that a crash cut short is left out.
+
+    Args:
+        checked: every row must bear a checksum, as those of schema 2 do.
+    """
+    lines, last = read_lines(path)
+    rows = [_row(line, path, number, checked) for number, line in enumerate(lines, start=1)]
     warnings = []
     if last:
         try:
-            rows.append(_row(last, path, len(lines) + 1))
+            rows.append(_row(last, path, len(lines) + 1, checked))
         except BenchError:
             warnings.append(f"the last line of {path} was cut short by a crash and is left out")
-    repeated = [key for key, count in Counter(row.key for row in rows).items() if count > 1]
-    if repeated:
-        raise BenchError(f"{path} is damaged: it has two rows for the document {repeated[0]}.")
+    for name in ("key", "index"):
+        repeated = [x for x, n in Counter(getattr(row, name) for row in rows).items() if n > 1]
+        if repeated:
+            raise BenchError(f"{path} is damaged: it has two rows for the document {repeated[0]}.")
     return rows, warnings
 
 
-def _row(line: bytes, path: Path, number: int) -> Row:
+def _row(line: bytes, path: Path, number: int, checked: bool) -> Row:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is damaged in line {number}: it is not valid JSON.") from error
     try:
-        return Row.from_dict(values)
+        row = Row.from_dict(values)
+        if not unsealed(values)[1] and checked:
+            raise ValueError("it has no checksum")
     except ValueError as error:
         raise BenchError(f"{path} is damaged in line {number}: {error}.") from error
+    return row

@@ -27,6 +27,8 @@ class Row:
         sha256: of the document's whole text.
         reason: why it is not done.
         nll_file: name of its vector of losses in the run's folder.
+        nll_sha256: of that file; None in runs of schema 1.
+        session: number of the session that read it, from 0.
     """
 
     key: str
@@ -40,10 +42,17 @@ class Row:
     sha256: str = ""
     reason: str | None = None
     nll_file: str | None = None
+    nll_sha256: str | None = None
+    session: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For a line of rows.jsonl."""
         return asdict(self)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Every whole number in it."""
+        return self.index, self.tokens, self.bytes, self.words, self.session
 
     @classmethod
     def from_dict(cls, values: Any) -> Row:
@@ -58,13 +67,15 @@ class Row:
         known = {name: value for name, value in values.items() if name in names}
         for name, (kinds, wanted) in _TYPES.items():
             if name not in known:
+                if name in _SINCE_SCHEMA_2:
+                    continue
                 raise ValueError(f"it lacks '{name}'")
             if not isinstance(known[name], kinds) or isinstance(known[name], bool):
                 raise ValueError(f"its '{name}' is not {wanted}")
         row = cls(**known)
         if row.status not in STATUSES:
             raise ValueError(f"its status '{row.status}' is unknown")
-        if not all(0 <= n < 2**53 for n in (row.index, row.tokens, row.bytes, row.words)):
+        if not all(0 <= n < 2**53 for n in row.counts):
             raise ValueError("it holds an impossible count")
         if not abs(row.seconds) < LARGEST or not abs(row.nll or 0) < LARGEST:
             raise ValueError("it holds a number that is not finite")
@@ -88,4 +99,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "sha256": _TEXT,
     "reason": ((str, type(None)), "text or null"),
     "nll_file": ((str, type(None)), "text or null"),
+    "nll_sha256": ((str, type(None)), "text or null"),
+    "session": _COUNT,
 }
+_SINCE_SCHEMA_2 = ("nll_sha256", "session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -9,16 +10,35 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.store.files import append_line, explained, sync_folder, to_json, write_atomically
+from tta_bench.manifest import SCHEMA_VERSION
+from tta_bench.store.files import (
+    append_line,
+    explained,
+    sealed,
+    sync_folder,
+    to_json,
+    write_atomically,
+)
 from tta_bench.store.groups import run_folder
-from tta_bench.store.reader import read_rows
+from tta_bench.store.lock import RunLock
+from tta_bench.store.reader import Run, read_rows
+from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row
+from tta_bench.store.sessions import (
+    SESSIONS,
+    end_of,
+    join,
+    now,
+    read_events,
+    start_of,
+    to_lines,
+    totals,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,43 +53,111 @@ class RunWriter:
             run.finish({"status": "complete", ...})
 
     Leaving the block by an exception writes a summary with status `interrupted` (Ctrl-C) or
-    `error`. Leaving it without `finish` writes none: the run reads as unfinished.
+    `error`. Leaving it without `finish` writes none: the run reads as unfinished. Until the block
+    is left, no other process can write the run.
+
+    Attributes:
+        path: the run's folder.
+        kept: rows of former sessions that stand, by the index of their document.
+        notes: what was found amiss in the files of former sessions.
+        session: the number of this session, from 0.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]):
+    def __init__(self, path: Path, manifest: dict[str, Any], rerun: Rerun | None):
+        """Use `create` or `resume`; `rerun` None: the run must not be there yet."""
         self.path = path
-        self.manifest = manifest
         self.finished = False
+        self.kept: dict[int, Row] = {}
+        self.notes: list[str] = []
         self._rows = path / "rows.jsonl"
-        with explained(self._rows):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            self._descriptor = os.open(self._rows, flags, 0o666)
-            sync_folder(path)
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+        self._lock = RunLock(path)
+        try:
+            self.session = self._begin(manifest, rerun)
+            with explained(self._rows):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self._descriptor = os.open(self._rows, flags, 0o666)
+                sync_folder(path)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @classmethod
     def create(cls, group: Path, manifest: dict[str, Any]) -> RunWriter:
         """Makes the run's folder in `group` and writes its manifest.
 
         Raises:
-            UsageError: the group holds this run already.
+            UsageError: the group holds this run already, or another process is writing it.
             BenchError: the folder cannot be written.
         """
-        path = run_folder(group, manifest)
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-        if (path / "manifest.json").exists():  # a folder without one is left of a crash: it is free
+        return cls(run_folder(group, manifest), manifest, None)
+
+    @classmethod
+    def resume(cls, group: Path, manifest: dict[str, Any], rerun: Rerun = "missing") -> RunWriter:
+        """Takes the run up where it broke off, or makes it if it is not there.
+
+        Raises:
+            UsageError: another process is writing it, or its folder holds another run.
+            BenchError: it is damaged, or the folder cannot be written.
+        """
+        return cls(run_folder(group, manifest), manifest, rerun)
+
+    def _begin(self, manifest: dict[str, Any], rerun: Rerun | None) -> int:
+        """Readies the files; returns the number of the session, whose start is then on disk."""
+        self._drop_drafts()
+        there = (self.path / "manifest.json").exists()
+        if there and rerun is None:
             raise UsageError(
-                f"{path} holds this very run already (same model, method, documents and "
+                f"{self.path} holds this very run already (same model, method, documents and "
                 "protocol); give another --name, or remove that folder to run it again."
             )
-        write_atomically(path / "manifest.json", to_json(manifest, indent=2))
-        return cls(path, manifest)
+        if there and rerun != "all":
+            return self._take_up(load_same(self.path, manifest), manifest, rerun or "missing")
+        # Whatever a former run or a crash left goes first, the claim to be finished foremost.
+        with explained(self.path):
+            for name in ("summary.json", "rows.jsonl", SESSIONS):
+                (self.path / name).unlink(missing_ok=True)
+            for vector in (self.path / "nll").glob("*.npz"):
+                vector.unlink()
+            sync_folder(self.path)
+        write_atomically(self.path / "manifest.json", to_json(sealed(manifest), indent=2))
+        self.manifest = manifest
+        write_atomically(self.path / SESSIONS, to_lines([start_of(0, manifest)]))
+        return 0
+
+    def _take_up(self, run: Run, manifest: dict[str, Any], rerun: Rerun) -> int:
+        """Drops what is done again. Killed anywhere in here, the run has lost nothing it keeps."""
+        self.manifest = run.manifest
+        rows, self.notes = rows_to_keep(run, rerun)
+        self.kept = {row.index: row for row in rows}
+        events = read_events(self.path / SESSIONS)
+        if not events:  # of schema 1, or killed before its first session was on disk
+            events = [start_of(0, run.manifest, run.manifest.get("created"))]
+            events.append(end_of(0, run.summary, run.rows, run.summary.get("ended")))
+        number = 1 + max(event["session"] for event in events)
+        events.append(start_of(number, manifest))
+        write_atomically(self.path / SESSIONS, to_lines(events))
+        with explained(self.path):
+            (self.path / "summary.json").unlink(missing_ok=True)
+            sync_folder(self.path)
+        lines = b"".join(to_json(sealed(row.to_dict())) for row in rows)
+        write_atomically(self._rows, lines)
+        return number
+
+    def _drop_drafts(self) -> None:
+        """Files that a killed process had not renamed yet."""
+        for folder in (self.path, self.path / "nll"):
+            for draft in folder.glob(".*.part"):
+                with suppress(OSError):
+                    draft.unlink()
 
     def append(self, row: Row, nll: NDArray[np.float32] | None = None) -> Row:
         """Stores what became of a document; on disk when this returns.
 
         Args:
-            row: its `nll` and `nll_file` are filled in if the vector is given.
+            row: its `session` is filled in, and if the vector is given its `nll`, `nll_file`
+                and `nll_sha256`.
             nll: [tokens] losses of its tokens, nats.
 
         Returns:
@@ -78,13 +166,13 @@ class RunWriter:
         Raises:
             BenchError: the disk is full or cannot be written.
         """
+        row = replace(row, session=self.session)
         if nll is not None:
-            name = f"nll/{row.index:05d}.npz"
-            row = replace(row, nll=self._store_vector(name, row, nll), nll_file=name)
-        append_line(self._descriptor, self._rows, to_json(row.to_dict()))
+            row = self._store_vector(row, nll)
+        append_line(self._descriptor, self._rows, to_json(sealed(row.to_dict())))
         return row
 
-    def _store_vector(self, name: str, row: Row, nll: NDArray[np.float32]) -> float:
+    def _store_vector(self, row: Row, nll: NDArray[np.float32]) -> Row:
         import numpy as np
 
         if nll.shape != (row.tokens,):
@@ -94,11 +182,17 @@ class RunWriter:
         np.savez_compressed(memory, nll=vector)
         with explained(self.path / "nll"):
             (self.path / "nll").mkdir(exist_ok=True)
-        write_atomically(self.path / name, memory.getvalue())
-        return float(vector.sum(dtype=np.float64))
+        name, content = f"nll/{row.index:05d}.npz", memory.getvalue()
+        write_atomically(self.path / name, content)
+        total = float(vector.sum(dtype=np.float64))
+        return replace(
+            row, nll=total, nll_file=name, nll_sha256=hashlib.sha256(content).hexdigest()
+        )
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Writes the summary: `status`, `reason` and the costs. A run has one.
+        """Writes the summary: `status`, `reason` and the costs of this session.
+
+        Of a run of several sessions the times are summed and the peaks are the highest.
 
         Raises:
             BenchError: the disk is full or cannot be written.
@@ -109,15 +203,21 @@ class RunWriter:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in summary.items()
         }
-        ended = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        # Counted from the file: a Ctrl-C may fall between a row and any count kept here.
+        rows = read_rows(self._rows)[0]
+        events = read_events(self.path / SESSIONS)
+        events.append(end_of(self.session, known, rows))
+        write_atomically(self.path / SESSIONS, to_lines(events))
+        sessions = join(events, rows)
         stored = {
-            "schema_version": self.manifest["schema_version"],
-            "ended": ended,
-            # Counted from the file: a Ctrl-C may fall between a row and any count kept here.
-            "documents": Counter(row.status for row in read_rows(self._rows)[0]),
+            "schema_version": SCHEMA_VERSION,
+            "ended": now(),
+            "documents": Counter(row.status for row in rows),
             **known,
+            "sessions": len(sessions),
+            **(totals(sessions) if len(sessions) > 1 else {}),
         }
-        write_atomically(self.path / "summary.json", to_json(stored, indent=2))
+        write_atomically(self.path / "summary.json", to_json(sealed(stored), indent=2))
         self.finished = True
 
     def __enter__(self) -> RunWriter:
@@ -133,6 +233,7 @@ class RunWriter:
             with suppress(BenchError):  # a full disk: the run stays unfinished, which is true
                 self.finish(_broken_off_by(error))
         os.close(self._descriptor)
+        self._lock.release()
 
 
 def _broken_off_by(error: BaseException) -> dict[str, str]:

@@ -1,0 +1,84 @@
+"""What of a stored run is kept when the same run is asked for again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tta_bench.errors import BenchError, UsageError
+from tta_bench.store.reader import UNFINISHED, Run, load_run
+from tta_bench.store.rows import FAILED, Row
+
+Rerun = Literal["missing", "failed", "all"]
+RERUN: tuple[str, ...] = get_args(Rerun)
+_NOT_ENDED = (UNFINISHED, "interrupted")
+
+
+def load_same(path: Path, manifest: dict[str, Any]) -> Run:
+    """The stored run that `manifest` describes anew.
+
+    Raises:
+        UsageError: the folder holds another run.
+        BenchError: the run is damaged.
+    """
+    try:
+        run = load_run(path)
+    except BenchError as error:
+        raise BenchError(f"{error} --rerun all starts this run again.") from error
+    if run.manifest["key"] != manifest["key"]:
+        raise UsageError(
+            f"{path} holds another run (its key is {run.manifest['key']}, not {manifest['key']}); "
+            "give another --name."
+        )
+    return run
+
+
+def rows_to_keep(run: Run, rerun: Rerun) -> tuple[list[Row], list[str]]:
+    """The rows that need not be done again, and what was found amiss.
+
+    Where the state is never reset, a document's losses depend on all those before it: unless
+    every document is there, none is kept.
+    """
+    if rerun == "all":
+        return [], []
+    rows, notes = [], list(run.warnings)
+    for row in run.rows:
+        if damaged := damaged_vector(run.path, row):
+            notes.append(f"{damaged} is damaged; {row.key} is read again")
+        elif not (rerun == "failed" and row.status in FAILED):
+            rows.append(row)
+    chained = run.manifest["protocol"].get("reset") == "never"
+    if chained and len(rows) != run.manifest["dataset"].get("documents"):
+        return [], notes
+    return rows, notes
+
+
+def is_whole(path: Path, manifest: dict[str, Any], rerun: Rerun) -> bool:
+    """Whether the run is there with every document, so that there is nothing to do.
+
+    Raises:
+        BenchError: it is there and damaged, or the folder holds another run.
+    """
+    if rerun == "all" or not (path / "manifest.json").exists():
+        return False
+    run = load_same(path, manifest)
+    kept, _ = rows_to_keep(run, rerun)
+    return run.status not in _NOT_ENDED and len(kept) == run.manifest["dataset"].get("documents")
+
+
+def damaged_vector(folder: Path, row: Row) -> Path | None:
+    """The file of a row's losses if it is there but not as it was written.
+
+    A file that is not there was not published, which is no damage.
+    """
+    if row.nll_file is None or row.nll_sha256 is None:
+        return None
+    path = folder / f"nll/{row.index:05d}.npz"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return path
+    return None if hashlib.sha256(content).hexdigest() == row.nll_sha256 else path

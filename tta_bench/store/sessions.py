@@ -1,0 +1,132 @@
+"""Sessions: the times a run was begun or taken up again, and what they add up to.
+
+sessions.jsonl holds a line when a session starts and one when it ends; a session that was killed
+has no second line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tta_bench.errors import BenchError
+from tta_bench.store.files import read_lines, sealed, to_json, unsealed
+from tta_bench.store.rows import LARGEST, Row
+
+SESSIONS = "sessions.jsonl"
+STARTED, ENDED = "started", "ended"
+KILLED = "killed"
+_HARDWARE = ("lanes", "device", "platform", "software")
+_PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_process_bytes")
+_STEPS = ("step_seconds_median", "step_seconds_p90", "step_tokens_median")
+_NUMBERS = ("seconds", "tokens", *_PEAKS, *_STEPS)
+
+
+def now() -> str:
+    """The time in UTC, for a file."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def start_of(number: int, manifest: Mapping[str, Any], time: str | None = None) -> dict[str, Any]:
+    """The line of a session that starts: when, on what, with how many lanes."""
+    hardware = {name: manifest.get(name) for name in _HARDWARE}
+    return {"session": number, "event": STARTED, "time": time or now(), **hardware}
+
+
+def end_of(
+    number: int, summary: Mapping[str, Any], rows: Iterable[Row], time: str | None = None
+) -> dict[str, Any]:
+    """The line of a session that ends: how, and what it cost. Its rows tell what it does not."""
+    mine = [row for row in rows if row.session == number]
+    seconds, tokens = summary.get("seconds"), summary.get("timed_tokens")
+    return {
+        "session": number,
+        "event": ENDED,
+        "time": time or now(),
+        "status": summary.get("status"),
+        "reason": summary.get("reason"),
+        "seconds": sum(row.seconds for row in mine) if seconds is None else seconds,
+        "tokens": sum(row.tokens for row in mine) if tokens is None else tokens,
+        **{name: summary.get(name) for name in (*_PEAKS, *_STEPS)},
+    }
+
+
+def to_lines(events: Iterable[Mapping[str, Any]]) -> bytes:
+    """Events as the lines of the file."""
+    return b"".join(to_json(sealed(event)) for event in events)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The lines of sessions.jsonl; a last one that a crash cut short is left out.
+
+    Raises:
+        BenchError: one is damaged.
+    """
+    lines, last = read_lines(path)
+    events = []
+    for number, line in enumerate([*lines, *([last] if last else [])], start=1):
+        try:
+            events.append(_event(line))
+        except (ValueError, RecursionError) as error:
+            if number > len(lines):
+                break
+            raise BenchError(f"{path} is damaged in line {number}: {error}.") from error
+    return events
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    event, checked = unsealed(value)
+    if not checked:
+        raise ValueError("it has no checksum")
+    number, kind = event.get("session"), event.get("event")
+    if not isinstance(number, int) or number < 0 or kind not in (STARTED, ENDED):
+        raise ValueError("it is no start or end of a session")
+    for name in _NUMBERS:
+        figure = event.get(name)
+        if figure is not None and not (isinstance(figure, (int, float)) and abs(figure) < LARGEST):
+            raise ValueError(f"its '{name}' is not a number")
+    return event
+
+
+def join(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One dict a session: its start, and its end or what its rows tell of it."""
+    sessions: dict[int, dict[str, Any]] = {}
+    for event in events:
+        fields = {name: value for name, value in event.items() if name not in ("event", "time")}
+        session = sessions.setdefault(event["session"], {})
+        session.update(fields | {event["event"]: event["time"]})
+    for number, session in sessions.items():
+        if ENDED not in session:
+            missing = end_of(number, {"status": KILLED}, rows)
+            session.update({k: v for k, v in missing.items() if k not in ("event", "time")})
+    return [sessions[number] for number in sorted(sessions)]
+
+
+def totals(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several sessions cost together: times add up, peaks do not, speed is of the totals.
+
+    The median and the 90th percentile of a step are those of the last session that took one.
+    """
+    seconds = sum(session.get("seconds") or 0.0 for session in sessions)
+    tokens = sum(session.get("tokens") or 0 for session in sessions)
+    peaks = {
+        name: max((s[name] for s in sessions if s.get(name) is not None), default=None)
+        for name in _PEAKS
+    }
+    steps = {
+        name: next((s[name] for s in reversed(sessions) if s.get(name) is not None), None)
+        for name in _STEPS
+    }
+    return {
+        "seconds": seconds,
+        "timed_tokens": tokens,
+        "tokens_per_second": tokens / seconds if seconds > 0 else None,
+        **peaks,
+        **steps,
+    }

@@ -144,7 +144,7 @@ def test_no_network_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("tta_bench.documents.hub._reachable", lambda: pytest.fail("asked"))
+    monkeypatch.setattr("tta_bench.documents.hub.answers", lambda address: pytest.fail("asked"))
     with pytest.raises(DocumentError, match="Hub cannot be reached"):
         load("owner/name")
 

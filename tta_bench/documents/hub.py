@@ -13,10 +13,10 @@ from tta_bench.documents.document import Document
 from tta_bench.documents.rows import Row, row_documents
 from tta_bench.documents.textfile import file_digest
 from tta_bench.errors import DocumentError
+from tta_bench.network import answers
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEFAULT_SPLITS = ("test", "validation", "train")  # the first that the dataset has
-_PROBE_S = 5.0
 # Of the standard library, requests and httpx; by name, since versions differ in what they use.
 _NO_NETWORK = frozenset(("ConnectionError", "ConnectError", "TimeoutException", "TimeoutError"))
 
@@ -102,7 +102,7 @@ def _load(id_: str, config: str | None) -> Any:
     """All splits of a dataset as a mapping of streams; no rows are downloaded yet."""
     import datasets
 
-    if Path(id_).is_dir() or datasets.config.HF_HUB_OFFLINE or _reachable():
+    if Path(id_).is_dir() or datasets.config.HF_HUB_OFFLINE or answers(datasets.config.HF_ENDPOINT):
         return datasets.load_dataset(id_, config, streaming=True)
     # The library would try again for half a minute. Told that it is offline it answers at once,
     # and still finds a dataset that lies in its own cache.
@@ -111,26 +111,6 @@ def _load(id_: str, config: str | None) -> Any:
         return datasets.load_dataset(id_, config, streaming=True)
     finally:
         datasets.config.HF_HUB_OFFLINE = False
-
-
-def _reachable() -> bool:
-    """Whether anything answers at the hub's address, by way of the proxy if there is one."""
-    import urllib.error
-    import urllib.request
-
-    import datasets
-
-    request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=_PROBE_S).close()
-    except urllib.error.HTTPError:
-        return True  # an answer, if not a friendly one
-    except urllib.error.URLError as error:
-        # A certificate that only the library's own settings know is no missing network.
-        return type(error.reason).__name__ == "SSLCertVerificationError"
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from tta_bench.errors import ModelError, UsageError
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model_sources import MODEL_ALIASES, MODEL_SOURCES
+from tta_bench.network import answers
 
 DTYPES = {
     "float32": torch.float32,
@@ -95,6 +96,8 @@ def load_model(
         _check_hub_id(location, spec)
         if revision:
             options["revision"] = revision
+        # Told that it is offline the library answers at once, from its cache or with an error.
+        options["local_files_only"] = not _hub_answers()
     net, tokenizer = _from_pretrained(location, options, kind, spec)
     provenance |= _identity(location, options, net)
     return LanguageModel(net.to(target), tokenizer, spec, provenance)
@@ -207,6 +210,12 @@ def _check_hub_id(name: str, spec: str) -> None:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         raise ModelError(f"there is no model '{spec}'; did you mean '{near[0]}'?")
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
 
 
 def _require(module: str, what: str) -> None:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tta_bench.errors import BenchError, MethodError, UsageError
+    from tta_bench.load import load_results
     from tta_bench.method import Method, StepShape
     from tta_bench.model import LanguageModel
     from tta_bench.registry import register
@@ -30,6 +31,7 @@ _HOME = {
     "StepShape": "method",
     "UsageError": "errors",
     "Window": "window",
+    "load_results": "load",
     "register": "registry",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "StepShape",
     "UsageError",
     "Window",
+    "load_results",
     "register",
 ]
 

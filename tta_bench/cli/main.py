@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tta_bench
-from tta_bench.cli import check, new_method, show, train
+from tta_bench.cli import check, export, new_method, rm, runs, show, train
 from tta_bench.cli import eval as eval_command
 from tta_bench.cli import list as list_command
 from tta_bench.errors import BenchError
@@ -27,6 +27,9 @@ app = typer.Typer(
 app.command("eval")(eval_command.evaluate)
 app.command("check")(check.check)
 app.command("show")(show.show)
+app.command("runs")(runs.runs)
+app.command("rm")(rm.rm)
+app.command("export")(export.export)
 app.add_typer(list_command.app, name="list")
 app.command("new-method")(new_method.new_method)
 app.add_typer(train.app, name="train")

@@ -1,0 +1,117 @@
+"""What runs there are, damaged ones included, and removing them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tta_bench.errors import BenchError, UsageError
+from tta_bench.store.files import explained
+from tta_bench.store.lock import RunLock, is_locked
+from tta_bench.store.reader import load_run
+from tta_bench.store.rows import FAILED
+
+WRITING, DAMAGED = "writing", "damaged"
+_FILES = ("summary.json", "rows.jsonl", "sessions.jsonl", "manifest.json")
+_VECTOR = re.compile(r"\d{5,}\.npz")
+_DRAFT = re.compile(r"\..+\.part")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored run in a list.
+
+    Attributes:
+        path: its folder.
+        method: its spec; None if the manifest cannot be read.
+        status: of its summary, `unfinished`, `writing` or `damaged`.
+        reason: why it is not complete.
+        done: documents with losses.
+        failed: documents without, for want of memory or by an error.
+        total: documents it is to read; None if not known.
+        age_seconds: since it was last written.
+        size_bytes: of its files.
+    """
+
+    path: Path
+    method: str | None
+    model: str | None
+    dataset: str | None
+    status: str
+    reason: str | None
+    done: int
+    failed: int
+    total: int | None
+    age_seconds: float
+    size_bytes: int
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of runs in a folder of results, a group or a run, by name."""
+    found = {p.parent for depth in ("", "*/", "*/*/") for p in folder.glob(f"{depth}manifest.json")}
+    return sorted(found)
+
+
+def list_runs(folder: Path) -> list[Entry]:
+    """Every run in a folder of results, a group or a run, the latest written last."""
+    return sorted(map(_entry, run_folders(folder)), key=lambda entry: -entry.age_seconds)
+
+
+def _entry(folder: Path) -> Entry:
+    files = [path for path in _own_files(folder) if path.exists()]
+    stats = [path.stat() for path in files]
+    written = max((stat.st_mtime for stat in stats), default=time.time())
+    age, size = max(0.0, time.time() - written), sum(stat.st_size for stat in stats)
+    writing = is_locked(folder)
+    try:
+        run = load_run(folder)
+    except BenchError as error:
+        # A run may be caught between two of its files being renewed; that is no damage.
+        status = WRITING if writing else DAMAGED
+        return Entry(folder, None, None, None, status, str(error), 0, 0, None, age, size)
+    counts = Counter(row.status for row in run.rows)
+    total = run.manifest["dataset"].get("documents")
+    return Entry(
+        path=folder,
+        method=run.spec,
+        model=run.manifest["model"].get("name"),
+        dataset=run.manifest["dataset"].get("spec"),
+        status=WRITING if writing else run.status,
+        reason=run.summary.get("reason"),
+        done=counts["done"],
+        failed=sum(counts[status] for status in FAILED),
+        total=total if isinstance(total, int) else None,
+        age_seconds=age,
+        size_bytes=size,
+    )
+
+
+def remove_run(folder: Path) -> None:
+    """Deletes a run's files and its folder; files that are not a run's are left where they are.
+
+    Raises:
+        UsageError: it is no run, or another process is writing it.
+        BenchError: something cannot be deleted.
+    """
+    if not (folder / "manifest.json").exists():
+        raise UsageError(f"{folder} holds no run: there is no manifest.json in it.")
+    lock = RunLock(folder)
+    try:
+        for path in _own_files(folder):  # the manifest goes last: until then it reads as a run
+            with explained(path):
+                path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+    for path in (folder / "nll", folder):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _own_files(folder: Path) -> list[Path]:
+    drafts = [p for where in (folder, folder / "nll") for p in where.glob(".*.part")]
+    vectors = [p for p in (folder / "nll").glob("*.npz") if _VECTOR.fullmatch(p.name)]
+    named = [folder / name for name in _FILES]
+    return [*(p for p in drafts if _DRAFT.fullmatch(p.name)), *sorted(vectors), *named]

@@ -24,7 +24,7 @@ def check(spec: str) -> ValidityReport:
         UsageError: an unknown method or parameter.
         MethodError: its module cannot be imported.
     """
-    return _run(Subject.from_spec(spec), FULL)
+    return run(Subject.from_spec(spec), FULL)
 
 
 def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
@@ -35,10 +35,11 @@ def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
         params: its hyper-parameters, as they will be used.
         name: what it is called in the report.
     """
-    return _run(Subject(name, cls, params), QUICK)
+    return run(Subject(name, cls, params), QUICK)
 
 
-def _run(subject: Subject, probes: Sequence[Probe]) -> ValidityReport:
+def run(subject: Subject, probes: Sequence[Probe]) -> ValidityReport:
+    """These probes of this subject; one whose needs did not pass is skipped."""
     started = time.perf_counter()
     results: dict[str, ProbeResult] = {}
     with _own_randomness():

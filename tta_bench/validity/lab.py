@@ -58,25 +58,22 @@ class CannotBuild(Exception):
 
 
 class Lab:
-    """One subject on one tiny model; every probe finds both as fresh as the first one did."""
+    """One subject on one tiny model; what one instance does to either cannot reach the next."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
         self.model = tiny_model()
         self._weights = shared_weights(self.model)
 
-    def clean(self) -> None:
-        """Undoes what a probe may have done to the shared weights."""
-        restore(self.model, self._weights)
-
     def fresh(
         self, lanes: int = 1, model: LanguageModel | None = None, params: Any = None
     ) -> Method:
-        """A new instance under the seed that every instance starts from.
+        """A new instance, on weights as they were at first and under the seed of all instances.
 
         Raises:
             CannotBuild: the method says in a `BenchError` that it does not run on this model.
         """
+        restore(self.model, self._weights)
         seed_everything()
         params = self.subject.params if params is None else params
         try:
@@ -121,7 +118,6 @@ class Probe:
 
     def result(self, lab: Lab) -> ProbeResult:
         """Runs it; whatever the method raises is its failure."""
-        lab.clean()
         try:
             return ProbeResult(self.name, *self.run(lab))
         except CannotBuild as error:

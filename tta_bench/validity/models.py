@@ -36,7 +36,7 @@ _SHAPE: dict[str, Any] = {
 }
 _GROUPED = _SHAPE | {"num_key_value_heads": 2}
 _HEADS = _GROUPED | {"head_dim": 8}
-_GPT2 = {
+_GPT2: dict[str, Any] = {
     "vocab_size": VOCAB,
     "n_embd": 32,
     "n_layer": 2,

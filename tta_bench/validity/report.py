@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -69,5 +70,11 @@ class ValidityReport:
             "method": self.method,
             "valid": self.valid,
             "seconds": round(self.seconds, 3),
-            "probes": [asdict(result) for result in self.results],
+            "probes": [_finite(asdict(result)) for result in self.results],
         }
+
+
+def _finite(result: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no infinity; the figure still says it."""
+    value = result["value"]
+    return result if value is None or math.isfinite(value) else {**result, "value": None}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from tta_bench.protocol import Protocol
 from tta_bench.streams import Step
 from tta_bench.validity.lab import SAME, Found, Lab, compared
 from tta_bench.validity.models import FIRST_SPECIAL, document, with_other_future
@@ -21,19 +20,10 @@ _PLACES = {
 }
 
 
-def future_plain(lab: Lab) -> Found:
-    """Replaces the future, without context."""
-    return _future(lab, (PLAIN,))
-
-
-def future_everywhere(lab: Lab) -> Found:
-    """Replaces the future in every context mode."""
-    return _future(lab, (PLAIN, RECOMPUTE, CACHE))
-
-
-def _future(lab: Lab, protocols: tuple[Protocol, ...]) -> Found:
+def future(lab: Lab) -> Found:
+    """Replaces the future, in every context mode."""
     worst, where = 0.0, ""
-    for protocol in protocols:
+    for protocol in (PLAIN, RECOMPUTE, CACHE):
         for seed, text in enumerate((document(_LENGTH, 11), document(_LENGTH, 12))):
             (base,) = lab.read([text], protocol=protocol)
             for name, place in _PLACES.items():

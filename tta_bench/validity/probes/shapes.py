@@ -38,15 +38,16 @@ def idle_lanes(lab: Lab) -> Found:
 
 
 def mid_chunk(lab: Lab) -> Found:
-    """Reads a document that ends in mid chunk, and a longer one that begins alike."""
+    """Reads a document that ends in mid chunk, alone, beside a longer one, and continued."""
     text = document(3 * CHUNK, 75)
     end = 2 * CHUNK + CHUNK // 2
     short = type(text)(f"{text.key}-cut", text.token_ids[:end], end, end, "cut")
     (whole,), (cut,) = lab.read([text]), lab.read([short])
+    padded, _ = lab.read([short, document(3 * CHUNK, 78)], lanes=2)
     return compared(
-        largest_difference([whole[:end]], [cut]),
+        largest_difference([whole[:end], padded], [cut, cut]),
         "A document that ends in mid chunk is predicted like the beginning of a longer one.",
-        "A document that ends in mid chunk is predicted unlike the beginning of a longer one.",
+        "Where a document ends, or the padding after it, changes what is predicted of it.",
     )
 
 

@@ -31,7 +31,7 @@ SWITCHES = (
 def off(lab: Lab) -> Found:
     """Reads documents with the method switched off, and through the model alone."""
     documents = [document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]
-    plain = Reader(_frozen(lab)).read(documents)
+    plain = Reader(Method(lab.model, None, 1)).read(documents)
     if lab.subject.cls.family == "none":
         difference = largest_difference(plain, lab.read(documents))
         return compared(
@@ -75,7 +75,3 @@ def switches(subject: Subject) -> Iterator[dict[str, Any]]:
         yield {name: value}
     if len(known) > 1:
         yield known
-
-
-def _frozen(lab: Lab) -> Method:
-    return Method(lab.model, None, 1)

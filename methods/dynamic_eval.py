@@ -66,13 +66,15 @@ class DynamicEvaluation(Method):
             needs_stats = RULES[self.optimizer].needs_statistics
             if needs_stats and self.stats is None:
                 raise ValueError(
-                    f"optimizer={self.optimizer} needs gradient statistics of other text; add "
-                    "stats=DATASET, such as stats=builtin:pydoc."
+                    f"optimizer={self.optimizer} needs gradient statistics; add stats=DATASET, "
+                    "text other than what is evaluated."
                 )
             if self.prior is not None and RULES[self.optimizer].prior is None:
                 raise ValueError(f"prior does not go with optimizer={self.optimizer}.")
             if needs_stats and self.subset == "lora":
                 raise ValueError("lora has no pretrained gradients: use sgd, adam or adamw.")
+            if self.lr is not None and self.lr < 0:
+                raise ValueError("lr must be at least 0.")
             if self.interval is not None and self.interval < 1:
                 raise ValueError("interval must be at least 1 token.")
             if self.rank < 1 or self.stats_blocks < 1:

@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench import LanguageModel, Logits, Method, StepShape, Window, register
-
-from .fwl_layer import FastWeightLayer
+from tta_bench_methods.fwl_layer import FastWeightLayer
 
 NORMALISER = 1024
 """C_ref: the inner loss is the sum of a stream's CE over this number, for every lane and length."""

@@ -179,7 +179,6 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     file = tmp_path / "bag_of_words.py"
     assert registry.add_plugin(file) == ["bag-of-words"]
     yield file
-    del registry._classes["bag-of-words"]
 
 
 def test_a_new_method_works_as_it_is(plugin: Path, llama: LanguageModel) -> None:

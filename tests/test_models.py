@@ -50,6 +50,18 @@ def test_a_reset_lane_sees_nothing_of_its_past(llama):
     torch.testing.assert_close(again[1:], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_reset_lane_does_not_keep_what_went_wrong(llama):
+    """A masked NaN is still a NaN: 0 times it spoils every value."""
+    past = LaneCache(1, 16, llama.device)
+    broken = {"model.norm.weight": torch.full_like(llama.parameter("model.norm.weight"), torch.nan)}
+    name = "model.layers.0.self_attn.k_proj.weight"
+    broken[name] = torch.full_like(llama.parameter(name), torch.nan)
+    llama.hidden(window_of(torch.randint(VOCAB, (1, 8)), past), broken)
+    past.commit(torch.tensor([8]))
+    past.reset(0)
+    assert llama.hidden(window_of(torch.randint(VOCAB, (1, 8)), past)).isfinite().all()
+
+
 def test_the_cache_holds_no_more_than_its_capacity(llama):
     past = LaneCache(1, 10, llama.device)
     for _ in range(5):

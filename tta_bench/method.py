@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from tta_bench.errors import MethodError
 from tta_bench.scores import Scores
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class StepShape(NamedTuple):
 
 
 class Method:
-    """Base class of every method; what a subclass leaves out has an honest default.
+    """Base class of every method. A subclass defines `score`; the rest has an honest default.
 
     The engine calls `score(window)`, computes the loss itself, then calls
     `adapt(window, targets, nll)`; at a document's start it calls `reset(lane)`. A subclass that
@@ -53,6 +54,11 @@ class Method:
         self.lanes = lanes
         self.prepare()
         fresh = self.init_state()
+        if not isinstance(fresh, dict):
+            raise MethodError(
+                f"{type(self).__name__}.init_state must return a dict of tensors by name, not "
+                f"{type(fresh).__name__}."
+            )
         self._fresh = fresh
         self.state = {
             name: value.expand(lanes, *value.shape).clone() for name, value in fresh.items()
@@ -75,8 +81,12 @@ class Method:
         return sum(value.numel() * value.element_size() for value in self._fresh.values())
 
     def score(self, window: Window) -> Scores | Tensor:
-        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V]."""
-        return self.model.logits(window)
+        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V].
+
+        The label of a column is the next column's input (`Window.chunk_ids`), so labels before
+        position t may be used at t, and only those: `tta-bench check` tests it.
+        """
+        raise MethodError(f"{type(self).__name__} does not define score(window).")
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         """Learns from the chunk just scored.

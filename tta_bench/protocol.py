@@ -98,6 +98,8 @@ class Protocol:
             raise UsageError("--stride must be between 1 and --window.")
         if self.context or self.context_mode != "none":
             raise UsageError(f"--context does not go with --protocol {self.name}; use --window.")
+        if self.prefix != "auto" and not self.uses_prefix:
+            raise UsageError(f"--prefix does not go with --protocol {self.name}, which has none.")
 
     @property
     def join(self) -> str | None:

@@ -7,6 +7,7 @@ when it is first used.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from tta_bench.errors import MethodError, UsageError
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "tta_bench.methods"
 BUILT_IN_PACKAGE = "tta_bench_methods"
+PLUGIN_PREFIX = "tta_bench_plugin_"
 
 C = TypeVar("C", bound=type)
-_classes: dict[str, type] = {}
 _plugin_files: dict[str, Path] = {}
 
 
@@ -57,27 +59,15 @@ class MethodInfo:
 def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes a `Method` available as `--method name`.
 
+    It is read from the source, so that listing methods imports none of them; at run time it only
+    checks the name.
+
     Raises:
-        MethodError: the name is taken by another class, or is not a plain word.
+        MethodError: the name is not a plain word.
     """
     if not name or any(character in name for character in ":,= \t\n/"):
         raise MethodError(f"'{name}' cannot be a method's name: use letters, digits and dashes.")
-
-    def decorate(cls: C) -> C:
-        known = _classes.get(name)
-        same = known is not None and (known.__module__, known.__qualname__) == (
-            cls.__module__,
-            cls.__qualname__,
-        )
-        if known is not None and not same:
-            raise MethodError(
-                f"two classes register the method '{name}': {known.__module__}.{known.__qualname__}"
-                f" and {cls.__module__}.{cls.__qualname__}; rename one."
-            )
-        _classes[name] = cls
-        return cls
-
-    return decorate
+    return lambda cls: cls
 
 
 def available() -> dict[str, MethodInfo]:
@@ -112,11 +102,8 @@ def load(name: str) -> type[Method]:
         hint = f"did you mean '{near[0]}'?" if near else f"known methods: {known}."
         raise UsageError(f"there is no method '{name}'; {hint}")
     info = infos[name]
-    if name not in _classes:
-        _import(info.module, info.file)
-    if name not in _classes:
-        raise MethodError(f"{info.file} does not register '{name}' when it is imported.")
-    return _checked(name, _classes[name])
+    module = _import(info.module, info.file)
+    return _checked(name, getattr(module, info.class_name))
 
 
 def add_plugin(path: str | Path) -> list[str]:
@@ -131,6 +118,7 @@ def add_plugin(path: str | Path) -> list[str]:
         raise UsageError(f"there is no plugin file {path}.")
     infos = _describe_file(file, _plugin_module(file))
     if not infos:
+        _import(_plugin_module(file), file)  # a failing import is the better news
         raise MethodError(
             f'{path} registers no method; put @register("name") above a class derived from Method.'
         )
@@ -152,14 +140,30 @@ def source_hash(cls: type) -> str:
 
 
 def _source_files(cls: type) -> list[Path]:
-    file = Path(sys.modules[cls.__module__].__file__ or "")
     package = cls.__module__.partition(".")[0]
-    files = {file}
+    waiting, files = [cls.__module__], {}
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        if name in files or module is None or name.partition(".")[0] != package:
+            continue
+        files[name] = Path(module.__file__ or "")
+        waiting += _imported_names(files[name], module.__package__ or "")
+    return sorted(files.values())
+
+
+def _imported_names(file: Path, package: str) -> list[str]:
+    """Modules that a file names in its imports, relative ones and submodules included."""
+    names = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == package:
-            imported = sys.modules[node.module or ""].__file__
-            files.add(Path(imported or ""))
-    return sorted(files)
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _checked(name: str, cls: type) -> type[Method]:
@@ -172,6 +176,8 @@ def _checked(name: str, cls: type) -> type[Method]:
             f"method '{name}': {cls.__name__} lacks score(window); it must return the logits of "
             "the chunk."
         )
+    if not dataclasses.is_dataclass(cls.Params):
+        raise MethodError(f"method '{name}': put @dataclass above its class Params.")
     if cls.family not in FAMILIES:
         raise MethodError(
             f"method '{name}': family '{cls.family}' is unknown; use one of {', '.join(FAMILIES)}."
@@ -179,17 +185,18 @@ def _checked(name: str, cls: type) -> type[Method]:
     return cls
 
 
-def _import(module: str, file: Path) -> None:
+def _import(module: str, file: Path) -> ModuleType:
+    """The module of a method; a plugin's file is loaded by its path, once."""
     try:
-        if str(file) in _plugin_files:
+        if not module.startswith(PLUGIN_PREFIX):
+            return importlib.import_module(module)
+        if module not in sys.modules:
             spec = importlib.util.spec_from_file_location(module, file)
-            if spec is None or spec.loader is None:
-                raise MethodError(f"{file} is not a Python file.")
-            loaded = importlib.util.module_from_spec(spec)
-            sys.modules[module] = loaded
-            spec.loader.exec_module(loaded)
-        else:
-            importlib.import_module(module)
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[module] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[module])
+        return sys.modules[module]
     except MethodError:
         raise
     except Exception as error:
@@ -199,7 +206,7 @@ def _import(module: str, file: Path) -> None:
 
 def _plugin_module(file: Path) -> str:
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
-    return f"tta_bench_plugin_{file.stem}_{digest}"
+    return f"{PLUGIN_PREFIX}{file.stem}_{digest}"
 
 
 def _from_entry_points() -> list[MethodInfo]:

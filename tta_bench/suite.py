@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import types
+import typing
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -51,9 +52,7 @@ class Suite:
         Raises:
             UsageError: an unknown field or an impossible combination.
         """
-        known = {f.name for f in dataclasses.fields(Protocol)}
-        _refuse_unknown(self.protocol, known, "protocol")
-        values = dict(self.protocol)
+        values = _typed(self.protocol, Protocol, "the protocol")
         if values.get("context", 0) and "context_mode" not in values:
             values["context_mode"] = "recompute"
         return Protocol(**values)
@@ -86,11 +85,10 @@ def load_suite(name: str) -> Suite:
         raise UsageError(f"the suite {path} is not valid YAML: {problem}.") from error
     if not isinstance(raw, dict):
         raise UsageError(f"the suite {path} must be a mapping of keys such as models and methods.")
-    _refuse_unknown(raw, {f.name for f in dataclasses.fields(Suite)}, f"suite {path}")
     for key in ("models", "datasets", "methods"):
         if isinstance(raw.get(key), str):
             raw[key] = [raw[key]]
-    return Suite(**raw | ({"lanes": str(raw["lanes"])} if "lanes" in raw else {}))
+    return Suite(**_typed(raw, Suite, f"the suite {path}"))
 
 
 def installed_suites() -> dict[str, Path]:
@@ -102,9 +100,35 @@ def installed_suites() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def _refuse_unknown(raw: dict[str, Any], known: set[str], what: str) -> None:
-    for key in raw:
+def _typed(raw: dict[str, Any], target: type, what: str) -> dict[str, Any]:
+    """The values of a mapping if each is a field of `target` and of its type; else UsageError."""
+    known = typing.get_type_hints(target)
+    values = {}
+    for key, value in raw.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"keys: {', '.join(sorted(known))}."
             raise UsageError(f"{what} has no key '{key}'; {hint}")
+        kind = known[key]
+        if kind is str and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # lanes: 4, prefix: 5
+        wanted = _mismatch(value, kind)
+        if wanted:
+            raise UsageError(f"{what}: '{key}' must be {wanted}, not {value!r}.")
+        values[key] = value
+    return values
+
+
+def _mismatch(value: Any, kind: Any) -> str | None:
+    """What a value of this type would be, if the value is none."""
+    if typing.get_origin(kind) is types.UnionType:  # the only unions here are with None
+        return None if value is None else _mismatch(value, typing.get_args(kind)[0])
+    if typing.get_origin(kind) is list:
+        good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return None if good and value else "a text or a list of texts"
+    if typing.get_origin(kind) is dict:
+        return None if isinstance(value, dict) else "a mapping"
+    if kind is int:
+        good = isinstance(value, int) and not isinstance(value, bool)
+        return None if good else "a whole number"
+    return None if isinstance(value, kind) else "text"

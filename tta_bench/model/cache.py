@@ -103,12 +103,13 @@ class LaneCache:
             return
         width = max(part[0][0].shape[2] for part in self._staged.values())
         some = next(iter(self._staged.values()))
+        idle = [(torch.zeros_like(keys), torch.zeros_like(values)) for keys, values in some]
         layers = []
         for index in range(len(some)):
             keys, values = (
                 torch.cat(
                     [
-                        _fit(self._staged.get(row, some)[index][kind], width)
+                        _fit(self._staged.get(row, idle)[index][kind], width)
                         for row in range(len(self.valid))
                     ]
                 )[:, :, -self.capacity :]
@@ -122,9 +123,12 @@ class LaneCache:
         self.positions += lengths
 
     def reset(self, lane: int) -> None:
-        """Forgets the lane's past."""
+        """Forgets the lane's past, its keys and values included: a masked NaN is still a NaN."""
         self.valid[lane] = 0
         self.positions[lane] = 0
+        for keys, values in self._layers:
+            keys[lane] = 0
+            values[lane] = 0
 
 
 def _fit(tensor: Tensor, width: int) -> Tensor:

@@ -190,7 +190,7 @@ def evaluate(
 
     for file in plugin or []:
         add_plugin(file)
-    chosen, own_name, base = _resolve(
+    chosen, base = _resolve(
         suite,
         named={"models": model and [model], "datasets": dataset, "methods": method},
         plain={
@@ -224,7 +224,7 @@ def evaluate(
             for path in run_suite(
                 chosen,
                 progress,
-                name=name or own_name,
+                name=name,
                 base=base,
                 results=results,
                 rerun=rerun,
@@ -244,13 +244,13 @@ def evaluate(
 
 def _resolve(
     suite: str | None, named: dict[str, Any], plain: dict[str, Any], protocol: dict[str, Any]
-) -> tuple[Suite, str | None, str | None]:
-    """A suite's file, or nothing, with the flags that were given on top, and names for its runs.
+) -> tuple[Suite, str | None]:
+    """A suite's file, or nothing, with the flags that were given on top.
 
     Naming documents or methods without a suite starts from an empty one, not from quickstart.
 
     Returns:
-        The suite; the name of its group if it is run as it stands; else what that name starts with.
+        The suite, and what the name of its group starts with if it comes from a file.
     """
     from tta_bench.store.groups import slug
 
@@ -269,11 +269,7 @@ def _resolve(
     if changed.get("context") == 0:
         base.protocol.pop("context_mode", None)
     base.protocol |= changed
-    if by_flags:
-        return base, None, None
-    title = slug(Path(suite or DEFAULT_SUITE).stem)
-    as_it_stands = not changed and plain["seed"] is None and set(given) <= {"device", "lanes"}
-    return (base, title, None) if as_it_stands else (base, None, title)
+    return base, None if by_flags else slug(Path(suite or DEFAULT_SUITE).stem)
 
 
 def _print(runs: list[Run], as_json: bool) -> None:

@@ -131,7 +131,9 @@ def load_run(path: Path | str) -> Run:
         if sealed and not checked and summary.get("schema_version") != 1:
             raise BenchError(f"{folder / 'summary.json'} is damaged: it has no checksum.")
         _check_summary(summary, rows, folder)
-    sessions = tuple(join(read_events(folder / SESSIONS), rows))
+    events, more = read_events(folder / SESSIONS)
+    warnings += more
+    sessions = tuple(join(events, rows))
     if len({json.dumps(session.get("device"), sort_keys=True) for session in sessions}) > 1:
         warnings.append("read on several devices: times and speed are of all of them together")
     ordered = tuple(sorted(rows, key=lambda row: row.index))

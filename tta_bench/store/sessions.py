@@ -59,8 +59,8 @@ def to_lines(events: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(to_json(sealed(event)) for event in events)
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The lines of sessions.jsonl; a last one that a crash cut short is left out.
+def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of sessions.jsonl, and warnings; a last one that was cut short is left out.
 
     Raises:
         BenchError: one is damaged.
@@ -72,9 +72,9 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             events.append(_event(line))
         except (ValueError, RecursionError) as error:
             if number > len(lines):
-                break
+                return events, [f"the last line of {path} was cut short and is left out"]
             raise BenchError(f"{path} is damaged in line {number}: {error}.") from error
-    return events
+    return events, []
 
 
 def _event(line: bytes) -> dict[str, Any]:

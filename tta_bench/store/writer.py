@@ -131,7 +131,7 @@ class RunWriter:
         self.manifest = run.manifest
         rows, self.notes = rows_to_keep(run, rerun)
         self.kept = {row.index: row for row in rows}
-        events = read_events(self.path / SESSIONS)
+        events, _ = read_events(self.path / SESSIONS)
         if not events:  # of schema 1, or killed before its first session was on disk
             events = [start_of(0, run.manifest, run.manifest.get("created"))]
             events.append(end_of(0, run.summary, run.rows, run.summary.get("ended")))
@@ -205,7 +205,7 @@ class RunWriter:
         }
         # Counted from the file: a Ctrl-C may fall between a row and any count kept here.
         rows = read_rows(self._rows)[0]
-        events = read_events(self.path / SESSIONS)
+        events, _ = read_events(self.path / SESSIONS)
         events.append(end_of(self.session, known, rows))
         write_atomically(self.path / SESSIONS, to_lines(events))
         sessions = join(events, rows)

@@ -373,6 +373,17 @@ class IgnoresItsDeclaredSwitch(IgnoresItsSwitch):
     off: ClassVar[dict[str, object]] = {"weight": 1e-9}
 
 
+@caught_by("off")
+@register("claims-to-be-none")
+class ClaimsToBeNone(Counting):
+    """Poses as the baseline, which has no switch, and adapts."""
+
+    family = "none"
+
+    def score(self, window):
+        return super().score(window)
+
+
 # Costs
 
 

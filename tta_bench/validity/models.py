@@ -84,7 +84,7 @@ def tiny_model(family: str = "llama") -> LanguageModel:
     """
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     net = AutoModelForCausalLM.from_config(_configs()[family]())
     with torch.no_grad():
         for parameter in net.parameters():

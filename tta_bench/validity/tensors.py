@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,8 @@ from tta_bench.model.cache import LaneCache
 if TYPE_CHECKING:
     from tta_bench.method import Method
 
-_LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.device, torch.dtype)
+_LEAVES = (str, bytes, int, float, complex, type(None), torch.device, torch.dtype)
+_NOT_HELD = (LanguageModel, LaneCache, type, ModuleType)
 
 
 def reachable(root: object, skip: tuple[object, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -30,7 +32,7 @@ def reachable(root: object, skip: tuple[object, ...] = ()) -> Iterator[tuple[str
     stack: list[tuple[str, object]] = [("", root)]
     while stack:
         path, thing = stack.pop()
-        if isinstance(thing, (*_LEAVES, LanguageModel, LaneCache, type)) or id(thing) in seen:
+        if isinstance(thing, (*_LEAVES, *_NOT_HELD)) or id(thing) in seen:
             continue
         seen.add(id(thing))
         kept.append(thing)

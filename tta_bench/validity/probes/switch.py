@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tta_bench.method import Method
+from tta_bench.scores import Scores
 from tta_bench.validity.lab import CannotBuild, Found, Lab, Subject, compared
 from tta_bench.validity.models import document
 from tta_bench.validity.reader import CHUNK, Reader, largest_difference
+from tta_bench.window import Window
 
 SWITCHES = (
     "lr",
@@ -28,14 +30,23 @@ SWITCHES = (
 """Names of hyper-parameters that switch a method off at 0, where it names none in `off`."""
 
 
+class _Frozen(Method):
+    """The model alone: what `none` predicts."""
+
+    def score(self, window: Window) -> Scores:
+        return self.model.logits(window)
+
+
 def off(lab: Lab) -> Found:
     """Reads documents with the method switched off, and through the model alone."""
     documents = [document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]
-    plain = Reader(Method(lab.model, None, 1)).read(documents)
+    plain = Reader(_Frozen(lab.model, None, 1)).read(documents)
     if lab.subject.cls.family == "none":
         difference = largest_difference(plain, lab.read(documents))
         return compared(
-            difference, "Family none: exactly the frozen model.", "Not the frozen model."
+            difference,
+            "Family none: it predicts what the frozen model predicts.",
+            "Its family is none, but it does not predict what the frozen model predicts.",
         )
     found: list[tuple[float, str]] = []
     refused = ""

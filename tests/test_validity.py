@@ -110,7 +110,7 @@ def test_quick_checks_are_quick_and_pass(name):
     cls = load(name)
     report = quick_checks(cls, cls.Params(), name)
     assert report.valid is True
-    assert report.seconds < 5  # about 0.5 on an idle core
+    assert report.seconds < 10  # about 1 on an idle core
     assert [result.probe for result in report.results] == [probe.name for probe in QUICK]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +13,17 @@ from scipy import stats
 from stored_runs import make_row
 
 from tta_bench.statistics import (
+    BOOTSTRAP_DOCUMENTS,
     ONE_DOCUMENT,
+    bootstrap_interval,
     clustered_ratio,
+    holm,
     paired_difference,
     quality,
+    sign_flip_p,
+    t_p_value,
     t_quantile,
+    tiers,
 )
 from tta_bench.store import Row
 
@@ -187,3 +194,97 @@ def test_other_texts_are_not_paired(change: dict[str, object], words: str) -> No
 def test_nothing_in_common_is_refused() -> None:
     pair = paired_difference(rows_of([(10, 1.0)]), [])
     assert (pair.delta, pair.reason) == (None, "no document is done by both")
+
+
+def test_t_p_value_is_scipys() -> None:
+    for degrees in (1, 2, 5, 23, 100, 999):
+        for t in (0.01, 0.5, 1.0, 2.5, 6.0):
+            expected = 2 * stats.t.sf(t, degrees)
+            assert t_p_value(-t * 0.3, 0.3, degrees) == pytest.approx(expected, abs=1e-13)
+    assert t_p_value(0.0, 0.0, 3) == 1.0
+    assert t_p_value(0.1, 0.0, 3) == 0.0
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 12])
+def test_exact_sign_flips_are_scipys(count: int) -> None:
+    sums = np.random.default_rng(count).normal(0.4, 1, count)
+    expected = stats.permutation_test(
+        (sums,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_p(sums.tolist()) == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_sign_flips_by_hand() -> None:
+    assert sign_flip_p([1.0]) is None
+    assert sign_flip_p([0.0, 0.0, 0.0]) == 1.0
+    assert sign_flip_p([-1.0] * 6) == 2**-5  # every document better: the least p there is
+    assert sign_flip_p([1.0, 1.0, -1.0]) == 1.0
+    assert sign_flip_p([0.1, 0.2, 0.3, 0.4, 0.5]) == 2**-4
+
+
+def test_random_sign_flips_are_near_the_exact_ones_and_seeded() -> None:
+    sums = np.random.default_rng(0).normal(0.5, 1, 18).tolist()
+    found = sign_flip_p(sums)
+    patterns = 2 * ((np.arange(2**17)[:, None] >> np.arange(17)) & 1) - 1
+    totals = np.abs(patterns @ np.array(sums[1:]) + sums[0])
+    assert found == pytest.approx(np.mean(totals >= abs(sum(sums)) - 1e-12), abs=0.01)
+    assert found == sign_flip_p(sums)
+    assert sign_flip_p([1.0] * 100) == 1 / 10_001
+
+
+def test_the_bootstrap_is_scipys_and_only_offered_from_forty_documents_on() -> None:
+    random = np.random.default_rng(1)
+    sizes = random.integers(100, 4000, 60).astype(float)
+    sums = random.normal(-0.05, 0.02, 60) * sizes
+    expected = stats.bootstrap(
+        (sums, sizes),
+        lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=10_000,
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    found = bootstrap_interval(sums.tolist(), sizes.tolist())
+    assert found == pytest.approx((expected.low, expected.high), abs=2e-4)
+    assert found == bootstrap_interval(sums.tolist(), sizes.tolist())
+    assert found != bootstrap_interval(sums.tolist(), sizes.tolist(), seed=1)
+    few = BOOTSTRAP_DOCUMENTS - 1
+    assert bootstrap_interval(sums[:few].tolist(), sizes[:few].tolist()) is None
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_the_raw_p_and_bonferronis(values: list[float]) -> None:
+    found = holm(values)
+    for p, adjusted in zip(values, found, strict=True):
+        assert adjusted is not None
+        assert p <= adjusted <= min(1.0, len(values) * p)
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert [found[i] for i in order] == sorted(found)  # type: ignore[type-var]
+
+
+def test_tiers_open_where_a_row_is_told_apart_from_the_first_of_its_tier() -> None:
+    apart = {(0, 2), (0, 3), (1, 3)}  # 2 and 3, 0 and 1, 1 and 2 cannot be told apart
+
+    def p_value(i: int, j: int) -> float:
+        return 1e-6 if (i, j) in apart else 0.5
+
+    assert tiers([1.0, 2.0, 3.0, 4.0], p_value) == [1, 1, 2, 2]
+    assert tiers([4.0, 3.0, 2.0, None], lambda i, j: 1e-6) == [3, 2, 1, None]
+    assert tiers([2.0, 1.0], lambda i, j: None) == [1, 1]
+    assert tiers([], p_value) == []
+    # Holm over all six pairs: 0.01 alone is not enough.
+    assert tiers([1.0, 2.0, 3.0, 4.0], lambda i, j: 0.01) == [1, 1, 1, 1]
+
+
+def test_a_pair_keeps_its_sums() -> None:
+    pair = paired_difference(rows_of([(10, 1.0), (30, 2.0)]), rows_of([(10, 1.5), (30, 2.1)]))
+    assert pair.sums == pytest.approx((-5.0, -3.0))
+    assert pair.sizes == (10, 30)
+    assert pair.p_t == pytest.approx(2 * stats.t.sf(abs(pair.delta / pair.standard_error), 1))
+    assert paired_difference(rows_of([(10, 1.0)]), rows_of([(10, 2.0)])).p_t is None

@@ -1,0 +1,160 @@
+"""Curves: stored losses of single tokens, averaged in buckets, with an interval over documents.
+
+Every function takes per-token values of each document: the losses of a run (`Run.nll`), or the
+differences of two runs' losses, whose curve is the paired gain. Token ids are not stored with
+runs; curves that need them take them as an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tta_bench.statistics.paired import Estimate, clustered_ratio
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The tokens whose position, frequency or distance lies in low <= x < high.
+
+    Attributes:
+        low: the first x of the bucket; 0 in a curve over distance: the token's first occurrence.
+        high: one past the last.
+        tokens: how many there are, over all documents.
+        estimate: their mean value (nats per token), and its interval over the documents that have
+            such tokens.
+    """
+
+    low: int
+    high: int
+    tokens: int
+    estimate: Estimate
+
+
+def log_edges(largest: int, per_octave: int = 1) -> list[int]:
+    """Edges 1, 2, 4, ... of buckets that hold 1 to `largest`; each once, the last above it.
+
+    Raises:
+        ValueError: `largest` or `per_octave` below 1.
+    """
+    if largest < 1 or per_octave < 1:
+        raise ValueError("edges need a largest value and buckets an octave of at least 1.")
+    edges, step = [1], 0
+    while edges[-1] <= largest:
+        step += 1
+        edge = round(2 ** (step / per_octave))
+        if edge > edges[-1]:
+            edges.append(edge)
+    return edges
+
+
+def by_position(values: Sequence[NDArray], edges: Sequence[int] | None = None) -> list[Bucket]:
+    """The curve over the place of a scored token in its document, counted from 1.
+
+    Args:
+        values: [n_g] for each document g.
+        edges: rising; powers of two by default.
+    """
+    import numpy as np
+
+    places = [np.arange(1, len(vector) + 1) for vector in values]
+    return _curve(values, places, edges, ())
+
+
+def by_frequency(
+    values: Sequence[NDArray],
+    ids: Sequence[NDArray],
+    counts: NDArray | None = None,
+    edges: Sequence[int] | None = None,
+) -> list[Bucket]:
+    """The curve over how often a token occurs.
+
+    Args:
+        values: [n_g] for each document g.
+        ids: all token ids of each document; those scored are its last n_g.
+        counts: [vocabulary] occurrences in the text that frequency is meant of, such as training
+            text; by default in `ids`, all documents together.
+        edges: rising; by default powers of two, after 0 for tokens that `counts` has not seen.
+    """
+    import numpy as np
+
+    _check(values, ids)
+    if counts is None:
+        counts = np.bincount(np.concatenate([np.asarray(x, dtype=np.int64) for x in ids]))
+    known = np.asarray(counts)
+    places = [known[_scored(x, v)] for v, x in zip(values, ids, strict=True)]
+    return _curve(values, places, edges, (0,))
+
+
+def by_distance(
+    values: Sequence[NDArray], ids: Sequence[NDArray], edges: Sequence[int] | None = None
+) -> list[Bucket]:
+    """The curve over how many tokens ago the same token last stood in the document.
+
+    A token that the document has not had yet counts as distance 0 and has a bucket of its own.
+
+    Args:
+        values: [n_g] for each document g.
+        ids: all token ids of each document; those scored are its last n_g.
+        edges: rising; by default 0, then powers of two.
+    """
+    _check(values, ids)
+    places = [last_distances(x)[len(x) - len(v) :] for v, x in zip(values, ids, strict=True)]
+    return _curve(values, places, edges, (0,))
+
+
+def last_distances(ids: NDArray) -> NDArray[np.int64]:
+    """[n] for each token the steps back to its last occurrence; 0 if there is none."""
+    import numpy as np
+
+    tokens = np.asarray(ids)
+    order = np.argsort(tokens, kind="stable")  # equal tokens side by side, in order of place
+    again = tokens[order[1:]] == tokens[order[:-1]]
+    distances = np.zeros(len(tokens), dtype=np.int64)
+    distances[order[1:][again]] = (order[1:] - order[:-1])[again]
+    return distances
+
+
+def _scored(ids: NDArray, values: NDArray) -> NDArray:
+    return ids[len(ids) - len(values) :]
+
+
+def _check(values: Sequence[NDArray], ids: Sequence[NDArray]) -> None:
+    if len(values) != len(ids):
+        raise ValueError("as many documents of token ids as of losses are needed.")
+    if any(len(x) < len(v) for v, x in zip(values, ids, strict=True)):
+        raise ValueError("a document has fewer token ids than losses.")
+
+
+def _curve(
+    values: Sequence[NDArray],
+    places: Sequence[NDArray],
+    edges: Sequence[int] | None,
+    before: tuple[int, ...],
+) -> list[Bucket]:
+    """Buckets without tokens are left out; so are values outside of the edges."""
+    import numpy as np
+
+    if edges is None:
+        largest = max((int(x.max()) for x in places if len(x)), default=1)
+        edges = [*before, *log_edges(max(1, largest))]
+    number = len(edges) - 1
+    sums, sizes = np.zeros((len(values), number)), np.zeros((len(values), number))
+    for g, (vector, place) in enumerate(zip(values, places, strict=True)):
+        bucket = np.searchsorted(edges, place, side="right") - 1
+        inside = (bucket >= 0) & (bucket < number)
+        weights = np.asarray(vector, dtype=np.float64)[inside]
+        sums[g] = np.bincount(bucket[inside], weights, number)
+        sizes[g] = np.bincount(bucket[inside], minlength=number)
+    curve = []
+    for k in range(number):
+        has = sizes[:, k] > 0
+        if has.any():
+            estimate = clustered_ratio(sums[has, k].tolist(), sizes[has, k].tolist())
+            curve.append(Bucket(edges[k], edges[k + 1], int(sizes[:, k].sum()), estimate))
+    return curve

@@ -259,8 +259,9 @@ def failing_plugin(folder, body):
         ("        raise torch.OutOfMemoryError('out of memory')", "oom", "out of memory"),
         ("        return self.model.logits(window).full() * torch.nan", "diverged", "nan"),
         ("        raise KeyError('lost')", "error", "KeyError"),
+        ("        raise SystemExit(0)", "error", "SystemExit"),
     ],
-    ids=["oom", "nan", "error"],
+    ids=["oom", "nan", "error", "exit"],
 )
 def test_a_failing_method_is_a_row_and_the_next_still_runs(tmp_path, texts, body, status, words):
     failing_plugin(tmp_path, body)
@@ -283,7 +284,110 @@ def test_a_failing_method_is_a_row_and_the_next_still_runs(tmp_path, texts, body
     assert "Traceback" not in done.stderr
     failed, none = json.loads(done.stdout.strip().split("\n")[-1])["rows"]
     assert (failed["status"], none["status"]) == (status, "complete")
+    assert {document["status"] for document in failed["documents"]} == {status}
     assert words in done.stderr
+
+
+CHEAT = """
+import torch
+from tta_bench import Method, register
+@register("cheat")
+class Cheat(Method):
+    def score(self, window):
+        logits = self.model.logits(window).full()
+        ids = window.chunk_ids
+        return logits + 9 * torch.nn.functional.one_hot(ids.roll(-1, 1), logits.shape[-1])
+"""
+VANDAL = """
+import torch
+from tta_bench import Method, register
+@register("vandal")
+class Vandal(Method):
+    def score(self, window):
+        return self.model.logits(window)
+    def adapt(self, window, targets, nll):
+        for value in self.model.net.parameters():
+            value.data.mul_(0.98)
+"""
+
+
+def test_a_method_that_peeks_is_shown_but_never_ranked(tmp_path, texts):
+    (tmp_path / "cheat.py").write_text(CHEAT)
+    done = tta_bench(
+        "eval",
+        "--plugin",
+        "cheat.py",
+        "--dataset",
+        texts,
+        "--method",
+        "none",
+        "--method",
+        "cheat",
+        "--chunk",
+        64,
+        "--json",
+        cwd=tmp_path,
+    )
+    none, cheat = json.loads(done.stdout.strip().split("\n")[-1])["rows"]
+    assert cheat["perplexity"] < none["perplexity"]
+    assert (none["valid"], none["ranked"]) == (True, True)
+    assert (cheat["valid"], cheat["ranked"]) == (False, False)
+    assert "NOT VALID" in done.stderr
+    assert cheat["flops_x_none"] == pytest.approx(1.0, rel=1e-3)  # no formula, none's own work
+
+
+def test_a_method_that_changes_the_shared_weights_ends_everything(tmp_path, texts):
+    (tmp_path / "vandal.py").write_text(VANDAL)
+    done = tta_bench(
+        "eval",
+        "--plugin",
+        "vandal.py",
+        "--dataset",
+        texts,
+        "--method",
+        "vandal",
+        "--method",
+        "none",
+        "--chunk",
+        64,
+        "--name",
+        "mine",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "changed the model's shared weights" in done.stderr
+    assert not list(tmp_path.glob("results/mine/none-*/summary.json"))
+
+
+def test_every_dataset_is_opened_before_the_first_is_read(tmp_path, texts):
+    done = tta_bench(
+        "eval",
+        "--dataset",
+        texts,
+        "--dataset",
+        "nowhere.txt",
+        "--method",
+        "none",
+        "--chunk",
+        64,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "nowhere.txt" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_statistics_of_the_evaluated_text_are_refused(tmp_path, texts):
+    done = tta_bench(
+        "eval",
+        "--dataset",
+        texts,
+        "--method",
+        f"dynamic-eval:optimizer=rms19,stats={texts}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "must come from other text" in done.stderr
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):

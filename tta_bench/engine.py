@@ -182,7 +182,7 @@ class Engine:
             self.past.reset(lane)
 
 
-def failure(error: Exception) -> tuple[str, str]:
+def failure(error: BaseException) -> tuple[str, str]:
     """Status and reason of a method that raised."""
     out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

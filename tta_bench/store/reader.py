@@ -83,6 +83,12 @@ class Run:
         """Whether memory ran out, the loss diverged or the method raised."""
         return self.status in FAILED
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the table must know of this run, a sentence each."""
+        notes = self.summary.get("notes")
+        return tuple(map(str, notes)) if isinstance(notes, list) else ()
+
     def cost(self, name: str) -> float | None:
         """A figure of the summary; None if it is not known."""
         return self.summary.get(name)

@@ -20,16 +20,20 @@ def device_name(run: Run) -> str:
     return " ".join(str(device[name]) for name in ("type", "name") if device.get(name)) or DASH
 
 
-def notes_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def notes_of(
+    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], baseline: str = "none"
+) -> list[str]:
     """The notes under the table of comparable runs; `rows` are their summary rows."""
-    notes = [_documents(rows), f"protocol: {_protocol(runs)}"]
+    notes = [_documents(rows), f"protocol: {protocol_note(runs)}"]
     if any(row["delta_ci95"] for row in rows):
         notes.append("Δ: paired over documents; ± is its 95 % interval, documents as clusters")
-    if all(row["name"] != "none" for row in rows):
-        notes.append("none was not run under this protocol: there is nothing to compare with")
-    notes += _grouped(_difference_notes(rows), len(rows))
+    if all(baseline not in (row["name"], row["method"]) for row in rows):
+        notes.append(
+            f"{baseline} was not run under this protocol: there is nothing to compare with"
+        )
+    notes += _grouped(_difference_notes(rows, baseline), len(rows))
     notes += _grouped(_cost_notes(rows), len(rows))
-    notes += _grouped([(w, row["method"]) for w, row in _warnings(runs, rows)], len(rows))
+    notes += _grouped([(text, row["method"]) for text, row in _remarks(runs, rows)], len(rows))
     partial = [(reason, row["method"]) for row in rows for reason in row["partial_reasons"]]
     notes += [f"PARTIAL: {note}" for note in _grouped(partial, len(rows))]
     if any(row["random_weights"] for row in rows):
@@ -78,7 +82,8 @@ def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([*parts, plural(most["bytes"], "byte")] if most["bytes"] else parts)
 
 
-def _protocol(runs: Sequence[Run]) -> str:
+def protocol_note(runs: Sequence[Run]) -> str:
+    """How the runs read their documents, and on what."""
     protocol = runs[0].manifest["protocol"]
     parts = [str(protocol.get("name", DASH))]
     if protocol.get("window") is not None:
@@ -109,19 +114,19 @@ def _hardware(runs: Sequence[Run]) -> str:
     return f"cpu ({machine['cpu']}, {machine.get('cores', DASH)} cores)"
 
 
-def _difference_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _difference_notes(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[tuple[str, str]]:
     notes = []
     for row in rows:
         if row["delta_reason"] and row["delta_documents"] is not None:
             refused = row["delta_nats_per_token"] is None
             notes.append(
-                (f"not compared with none: {row['delta_reason']}", row["method"])
+                (f"not compared with {baseline}: {row['delta_reason']}", row["method"])
                 if refused
                 else (row["delta_reason"], "")
             )
         if row["delta_nats_per_token"] is not None and row["delta_unpaired_documents"]:
             text = (
-                f"compared with none on {plural(row['delta_documents'], 'document')}; "
+                f"compared with {baseline} on {plural(row['delta_documents'], 'document')}; "
                 f"{row['delta_unpaired_documents']:,} more done by only one of the two"
             )
             notes.append((text, row["method"]))
@@ -145,11 +150,11 @@ def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return notes
 
 
-def _warnings(
+def _remarks(
     runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     pairs = zip(runs, rows, strict=True)
-    return [(warning, row) for run, row in pairs for warning in run.warnings]
+    return [(text, row) for run, row in pairs for text in (*run.warnings, *run.notes)]
 
 
 def _grouped(notes: Sequence[tuple[str, str]], total: int) -> list[str]:

@@ -44,15 +44,19 @@ def summary_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     The difference to the baseline is taken within runs of the same model, documents, protocol,
     dtype and device, against the run of `none` among them.
     """
-    baselines = {id(run): _baseline(group) for group in _comparable(runs) for run in group}
+    baselines = {id(run): baseline_of(group) for group in comparable(runs) for run in group}
     return [_row(run, baselines[id(run)]) for run in runs]
 
 
-def summary_tables(runs: Sequence[Run]) -> list[Table]:
-    """A table for each set of comparable runs; what sets it apart is in its title."""
-    groups = _comparable(runs)
-    titles = _titles(groups)
-    return [_table(group, title) for group, title in zip(groups, titles, strict=True)]
+def summary_tables(runs: Sequence[Run], baseline: str = BASELINE) -> list[Table]:
+    """A table for each set of comparable runs; what sets it apart is in its title.
+
+    Args:
+        baseline: name or spec of the method that the others are compared with.
+    """
+    groups = comparable(runs)
+    titles = titles_of(groups)
+    return [_table(group, title, baseline) for group, title in zip(groups, titles, strict=True)]
 
 
 def document_tables(runs: Sequence[Run]) -> list[Table]:
@@ -64,7 +68,8 @@ def document_tables(runs: Sequence[Run]) -> list[Table]:
     return tables
 
 
-def _comparable(runs: Sequence[Run]) -> list[list[Run]]:
+def comparable(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs in groups of the same model, documents, protocol, dtype and device."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         alike = [setting(run.manifest), device_name(run)]
@@ -72,14 +77,21 @@ def _comparable(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _baseline(group: Sequence[Run]) -> Run | None:
-    candidates = [run for run in group if run.method == BASELINE]
+def baseline_of(group: Sequence[Run], name: str = BASELINE) -> Run | None:
+    """The run to compare with: of that spec, else of that method's name; complete if there is."""
+    candidates = [run for run in group if run.spec == name]
+    candidates = candidates or [run for run in group if run.method == name]
     complete = [run for run in candidates if run.status == "complete"]
     return next(iter(complete or candidates), None)
 
 
-def _table(group: Sequence[Run], title: str) -> Table:
-    rows = [_row(run, _baseline(group)) for run in group]
+def _table(group: Sequence[Run], title: str, baseline: str) -> Table:
+    other = baseline_of(group, baseline)
+    rows = [_row(run, other, baseline) for run in group]
+    if baseline != BASELINE:
+        frozen = baseline_of(group)
+        for run, row in zip(group, rows, strict=True):
+            row["flops_x_none"] = _ratio(run, frozen, "flops_per_token")
     specs = [run.spec for run in group]
     for run, row in zip(group, rows, strict=True):
         row["label"] = run.spec
@@ -87,16 +99,17 @@ def _table(group: Sequence[Run], title: str) -> Table:
         if specs.count(run.spec) > 1:  # other seeds, or another version of the same plugin
             row["label"] += f" ({run.manifest['key'].split('-')[-1][:8]})"
     on_gpu = rows[0]["device"].startswith("cuda")
-    return Table(title, _columns(on_gpu), rows, notes_of(group, rows))
+    return Table(title, _columns(on_gpu, baseline), rows, notes_of(group, rows, baseline))
 
 
-def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
+def _row(run: Run, baseline: Run | None, name: str = BASELINE) -> dict[str, Any]:
     manifest = run.manifest
     figures = quality(run.rows)
     partial = partial_reasons(run)
     random = bool(manifest["model"].get("random_weights"))
     failed = run.failed or figures is None
     some_failed = any(row.status in FAILED for row in run.rows)
+    valid = run.summary.get("valid")  # None: not judged
     values: dict[str, Any] = {
         "method": run.spec,
         "name": run.method,
@@ -104,7 +117,10 @@ def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
         "reason": run.summary.get("reason"),
         "partial": bool(partial),
         "partial_reasons": partial,
-        "ranked": run.status == "complete" and not (random or failed or some_failed),
+        "ranked": run.status == "complete"
+        and valid is not False
+        and not (random or failed or some_failed),
+        "valid": valid,
         "random_weights": random,
         "model": manifest["model"].get("name"),
         "dataset": manifest["dataset"].get("spec"),
@@ -123,7 +139,7 @@ def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
         "word_perplexity": figures.word_perplexity if figures else None,
         "byte_perplexity": figures.byte_perplexity if figures else None,
         "bits_per_byte": figures.bits_per_byte if figures else None,
-        **_difference(run, baseline),
+        **_difference(run, baseline, name),
         **{name: run.summary.get(name) for name in _COSTS},
         "flops_x_none": _ratio(run, baseline, "flops_per_token"),
         "key": manifest["key"],
@@ -133,7 +149,7 @@ def _row(run: Run, baseline: Run | None) -> dict[str, Any]:
     return {name: _finite(value) for name, value in values.items()}
 
 
-def _difference(run: Run, baseline: Run | None) -> dict[str, Any]:
+def _difference(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
     names = (
         "delta_nats_per_token",
         "delta_ci95",
@@ -146,7 +162,7 @@ def _difference(run: Run, baseline: Run | None) -> dict[str, Any]:
         "delta_reason",
     )
     if baseline is None or run is baseline:
-        reason = "no run of none to compare with" if baseline is None else "the baseline"
+        reason = f"no run of {name} to compare with" if baseline is None else "the baseline"
         return dict.fromkeys(names) | {"delta_reason": reason}
     pair = paired_difference(run.rows, baseline.rows)
     values = (
@@ -190,7 +206,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _titles(groups: Sequence[Sequence[Run]]) -> list[str]:
+def titles_of(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Model and dataset of each group of comparable runs, and what sets the groups apart."""
     firsts = [group[0] for group in groups]
     labels = [_labels(run) for run in firsts]
     differing = [
@@ -270,7 +287,7 @@ def _flops(row: Values) -> str:
     return f"{si(row['flops_per_token'])} {BREAK}×{fixed(row['flops_x_none'], 2)}"
 
 
-def _columns(on_gpu: bool) -> list[Column]:
+def _columns(on_gpu: bool, baseline: str) -> list[Column]:
     peak = "peak_allocated_bytes" if on_gpu else "peak_process_bytes"
     kind = "allocated" if on_gpu else "process"
     hidden = [
@@ -293,7 +310,7 @@ def _columns(on_gpu: bool) -> list[Column]:
         ),
         Column(
             "delta_nats_per_token",
-            f"Δ nats/{BREAK}token {BREAK}vs none",
+            f"Δ nats/{BREAK}token {BREAK}vs {baseline}",
             show=_unless_failed(_delta),
             best="low",
             narrow=8,

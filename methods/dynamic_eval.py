@@ -8,7 +8,7 @@ its own, kept in float32, and starts every document from the pretrained theta0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -79,6 +79,14 @@ class DynamicEvaluation(Method):
                 raise ValueError("interval must be at least 1 token.")
             if self.rank < 1 or self.stats_blocks < 1:
                 raise ValueError("rank and stats_blocks must be at least 1.")
+
+    @classmethod
+    def offline_datasets(cls, params: Params) -> list[str]:
+        return [] if params.stats is None else [params.stats]
+
+    @classmethod
+    def probe_params(cls, params: Params) -> Params:
+        return replace(params, stats_blocks=1)
 
     def prepare(self) -> None:
         rule = RULES[self.params.optimizer]

@@ -179,7 +179,6 @@ BAD_INPUT = {
     ),
     "no network": (["--dataset", "ok.txt", "--model", "nobody/nothing"], "no network"),
     "unknown dataset": (["--dataset", "builtin:pydocs"], "did you mean"),
-    "no dataset": (["--method", "none"], "no documents are named"),
     "missing file": (["--dataset", "nowhere.txt"], "nowhere.txt"),
     "empty file": (["--dataset", "empty.txt"], "empty"),
     "binary file": (["--dataset", "binary.txt"], "binary"),

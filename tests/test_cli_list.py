@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -170,7 +169,7 @@ def test_show_needs_no_vectors(group: list[Run]) -> None:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new plugin, known to the registry for the length of a test."""
     monkeypatch.setattr(registry, "_plugin_files", {})
     monkeypatch.chdir(tmp_path)
@@ -178,7 +177,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert "tta-bench eval --plugin bag_of_words.py --method none --method bag-of-words" in text
     file = tmp_path / "bag_of_words.py"
     assert registry.add_plugin(file) == ["bag-of-words"]
-    yield file
+    return file
 
 
 def test_a_new_method_works_as_it_is(plugin: Path, llama: LanguageModel) -> None:

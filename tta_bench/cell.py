@@ -92,9 +92,9 @@ class Cell:
 
     def check_method(self, choice: MethodChoice) -> None:
         """Raises UsageError where a method would learn from the very documents it is tested on."""
-        if getattr(choice.params, "stats", None) == self.dataset_spec:
+        if self.dataset_spec in choice.cls.offline_datasets(choice.params):
             raise UsageError(
-                f"{choice.spec}: the gradient statistics must come from other text than "
+                f"{choice.spec}: what is read offline must come from other text than "
                 f"{self.dataset_spec}, which is evaluated."
             )
 
@@ -339,7 +339,7 @@ def _concerns_storage(error: BaseException) -> bool:
 def _validity(choice: MethodChoice) -> tuple[bool | None, list[str]]:
     """The verdict of the quick probes on tiny random models, and the rules that were broken."""
     try:
-        report = quick_checks(choice.cls, choice.params, choice.spec)
+        report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
     except SystemExit:  # it will raise again in its run, and its row will say so
         return None, []
     return report.valid, list(report.failed)

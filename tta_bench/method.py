@@ -64,6 +64,16 @@ class Method:
             name: value.expand(lanes, *value.shape).clone() for name, value in fresh.items()
         }
 
+    @classmethod
+    def offline_datasets(cls, params: Any) -> list[str]:
+        """Datasets that `prepare` reads; none of them may be what is evaluated."""
+        return []
+
+    @classmethod
+    def probe_params(cls, params: Any) -> Any:
+        """Hyper-parameters for probes on tiny models: cheaper where `prepare` is expensive."""
+        return params
+
     def prepare(self) -> None:
         """One-off work before the first document, such as building modules."""
 

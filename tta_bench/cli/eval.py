@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tta_bench.errors import UsageError
 from tta_bench.suite import DEFAULT_SUITE, Suite, load_suite
 
 if TYPE_CHECKING:
@@ -247,22 +246,18 @@ def _resolve(
 ) -> tuple[Suite, str | None]:
     """A suite's file, or nothing, with the flags that were given on top.
 
-    Naming documents or methods without a suite starts from an empty one, not from quickstart.
+    Naming documents without a suite starts from an empty one; anything else from quickstart.
 
     Returns:
         The suite, and what the name of its group starts with if it comes from a file.
     """
     from tta_bench.store.groups import slug
 
-    given = {key: value for key, value in (named | plain).items() if value}
-    by_flags = suite is None and ("datasets" in given or "methods" in given or "models" in given)
+    given = {key: value for key, value in (named | plain).items() if value not in (None, [])}
+    by_flags = suite is None and "datasets" in given
     base = Suite() if by_flags else load_suite(suite or DEFAULT_SUITE)
-    if by_flags and "datasets" not in given:
-        raise UsageError("no documents are named; add --dataset, such as builtin:pydoc.")
     for key, value in given.items():
         setattr(base, key, value)
-    if plain["seed"] is not None:
-        base.seed = plain["seed"]
     changed = {key: value for key, value in protocol.items() if value is not None}
     if changed.get("name", base.protocol.get("name")) != base.protocol.get("name"):
         base.protocol = {}  # a suite's chunk and context mean nothing to another protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -151,7 +152,9 @@ class Cell:
         self, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool
     ) -> dict[str, Any]:
         torch.manual_seed(self.suite.seed)
+        started = perf_counter()
         method = choice.cls(self.model, choice.params, self.lanes)
+        set_up_seconds = perf_counter() - started
         engine = Engine(method, self.protocol, self.prefix_id, debug)
         report = check_flops(method, self._full_step(), choice.name, CHECKED_STEPS)
         for warning in report.warnings:
@@ -199,12 +202,13 @@ class Cell:
             "tokens_per_second": time.tokens_per_second,
             "step_seconds_median": time.median_seconds,
             "step_seconds_p90": time.p90_seconds,
-            "step_tokens_median": self.protocol.scored_per_window * self.lanes,
+            "step_tokens_median": time.median_tokens,
             "peak_allocated_bytes": peak.allocated_bytes,
             "peak_reserved_bytes": peak.reserved_bytes,
             "peak_process_bytes": peak.process_bytes,
             "state_bytes_per_lane": method.state_bytes(),
             "offline_flops": method.offline_flops,
+            "offline_seconds": set_up_seconds if method.offline_flops else None,
             **_flops(method, report, shapes),
         }
 

@@ -22,6 +22,7 @@ class TimeSummary:
         median_seconds: median per step.
         p90_seconds: 90th percentile per step, interpolated.
         tokens_per_second: tokens / total_seconds.
+        median_tokens: median of the tokens scored in a step, all lanes together.
     """
 
     steps: int
@@ -30,6 +31,7 @@ class TimeSummary:
     median_seconds: float | None
     p90_seconds: float | None
     tokens_per_second: float | None
+    median_tokens: float | None
 
 
 class StepTimer:
@@ -38,7 +40,7 @@ class StepTimer:
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
         self.seconds: list[float] = []
-        self.tokens = 0
+        self.tokens: list[int] = []
 
     @contextmanager
     def step(self, tokens: int) -> Iterator[None]:
@@ -48,7 +50,7 @@ class StepTimer:
         yield
         synchronise(self.device)
         self.seconds.append(time.perf_counter() - start)
-        self.tokens += tokens
+        self.tokens.append(tokens)
 
     @property
     def last(self) -> float:
@@ -58,21 +60,22 @@ class StepTimer:
     def forget(self) -> None:
         """Drops what was timed so far (a warm-up)."""
         self.seconds.clear()
-        self.tokens = 0
+        self.tokens.clear()
 
     def summary(self) -> TimeSummary:
         """Of all steps so far."""
         seconds = self.seconds
         if not seconds:
-            return TimeSummary(0, 0, None, None, None, None)
-        total = sum(seconds)
+            return TimeSummary(0, 0, None, None, None, None, None)
+        total, tokens = sum(seconds), sum(self.tokens)
         return TimeSummary(
             steps=len(seconds),
-            tokens=self.tokens,
+            tokens=tokens,
             total_seconds=total,
             median_seconds=statistics.median(seconds),
             p90_seconds=_quantile(seconds, 0.9),
-            tokens_per_second=self.tokens / total if total > 0 else None,
+            tokens_per_second=tokens / total if total > 0 else None,
+            median_tokens=statistics.median(self.tokens),
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 _SECTIONS = ("model", "dataset", "method", "protocol")
-_COSTS = (
+COSTS = (
     "flops_per_token",
     "flops_per_token_counted",
     "tokens_per_second",
@@ -199,7 +199,7 @@ def _check_summary(summary: dict[str, Any], rows: list[Row], folder: Path) -> No
     path = folder / "summary.json"
     if not isinstance(summary.get("status"), str):
         raise BenchError(f"{path} is damaged: it has no status.")
-    for name in _COSTS:
+    for name in COSTS:
         value = summary.get(name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and abs(value) < LARGEST):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.manifest import setting
 from tta_bench.statistics import exp, paired_difference, quality
+from tta_bench.store.reader import COSTS
 from tta_bench.store.rows import FAILED
 from tta_bench.tables.format import DASH, binary, count, fixed, si
 from tta_bench.tables.notes import device_name, notes_of, partial_reasons
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
     from tta_bench.store import Row, Run
 
 BASELINE = "none"
-_COSTS = (
-    "flops_per_token",
-    "flops_per_token_counted",
-    "flops_agree",
-    "flops_note",
-    "tokens_per_second",
-    "step_seconds_median",
-    "step_seconds_p90",
-    "step_tokens_median",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "peak_process_bytes",
-    "state_bytes_per_lane",
-    "offline_seconds",
-    "offline_flops",
-    "seconds",
-)
 
 
 def summary_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -126,7 +110,6 @@ def _row(run: Run, baseline: Run | None, name: str = BASELINE) -> dict[str, Any]
         "dataset": manifest["dataset"].get("spec"),
         "dtype": manifest.get("dtype"),
         "device": device_name(run),
-        "lanes": manifest.get("lanes"),
         "protocol": manifest["protocol"],
         "documents_done": figures.documents if figures else 0,
         "tokens": figures.tokens if figures else 0,
@@ -140,7 +123,8 @@ def _row(run: Run, baseline: Run | None, name: str = BASELINE) -> dict[str, Any]
         "byte_perplexity": figures.byte_perplexity if figures else None,
         "bits_per_byte": figures.bits_per_byte if figures else None,
         **_difference(run, baseline, name),
-        **{name: run.summary.get(name) for name in _COSTS},
+        **{name: run.summary.get(name) for name in ("flops_agree", "flops_note", *COSTS)},
+        "lanes": manifest.get("lanes"),
         "flops_x_none": _ratio(run, baseline, "flops_per_token"),
         "key": manifest["key"],
         "run": run.path.as_posix(),

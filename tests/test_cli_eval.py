@@ -398,6 +398,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         ],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell's background job ignores SIGINT, and so would everything it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("results/cut/*/rows.jsonl")):

@@ -1,157 +1,124 @@
-"""`fwl`: Fast Weight Layers (Clark et al. 2022, arXiv 2212.02475) as a head on a frozen model.
+"""`fwl`: Fast Weight Layers, trained (Clark et al. 2022, arXiv 2212.02475).
 
-A small block reads the body's output h_t and corrects it before the unembedding:
+A block before the unembedding whose weights follow, while a document is read, the gradient of the
+model's own loss at every earlier token. Because that gradient is always taken at the slow weights,
+thousands of such steps have a closed form (`fwl_layer`), inside a chunk as well as from chunk to
+chunk: no pass back through the body, no loop over tokens, and a state per lane of the size of the
+fast tensors. The slow weights were trained through those steps (`tta-bench train fwl`), so the
+model has learned to make good use of its own updates.
 
-    y_t = h_t + alpha LN(W2 relu(W1 x_t + b1)^2 + b2) + beta,    x_t = h_t at unit scale
-
-While a document is read, the block's weights follow the gradient of the model's own loss at every
-earlier token. Because that gradient is always taken at the slow weights, thousands of such steps
-have a closed form (`fwl_layer`), inside a chunk as well as from chunk to chunk: no pass through the
-body, no loop over tokens, and a state per lane of the size of the fast tensors.
-
-*The untrained control.* The slow weights here are not learned but set by hand. W2, b2 and beta are
-zero, so that a fresh block adds nothing, and W2 alone is fast (while W2 = 0 the gradients of W1
-and b1 vanish). What remains is dynamic evaluation of one linear layer on fixed features of h:
-
-- x_t is the signed square root of h_t at unit RMS: hidden states of language models have a few
-  huge dimensions, which would otherwise make all keys alike.
-- W1 is Gaussian and b1 a negative threshold, so that about one feature in 44 is active and keys of
-  unlike states hardly overlap. Both are scaled so that a key has unit length on average.
-- LN has eps = 1, alpha is small. A small sum of writes passes unchanged; a large one, which every
-  long stream comes to since nothing is forgotten, is held to a length that moves a token's logit
-  by at most about `reach`. So the row cannot diverge, and hardly depends on `step`.
-
-Units are logits of the model at hand (the scale of its unembedding is measured once), so that the
-defaults carry over between models. This is a control for trained slow weights, not the paper's row.
+Departures from the authors' code: the inner loss has a fixed normaliser for every stream (theirs
+depends on the batch), what was written may fade with learned half-lives, and on a pretrained model
+the block is added to h (`Slow.residual`).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from tta_bench import LanguageModel, Logits, Method, StepShape, Window, register
-from tta_bench_methods.fwl_layer import FastWeightLayer
+from tta_bench import LanguageModel, SlowWeights, UsageError, register
+from tta_bench_methods.fwl_head import FastWeightHead, FastWeightStream, Slow
 
-NORMALISER = 1024
-"""C_ref: the inner loss is the sum of a stream's CE over this number, for every lane and length."""
-
-THRESHOLD = 2.0
-"""A feature is active where its standard normal projection of x exceeds this."""
-
-PROBES = 64
-"""Random vectors from which the scale of the unembedding is measured."""
+SHIPPED = Path(__file__).parent / "weights"
+NAMES = ("trained", "control", "random")
 
 
 @register("fwl")
-class FastWeightLayers(Method):
-    """Fast weight layers on a frozen model, untrained control (Clark et al. 2022)."""
+class FastWeightLayers(FastWeightStream):
+    """Fast weight layers with trained slow weights (Clark et al. 2022)."""
 
     family = "head"
+    Slow = Slow
 
     @dataclass
     class Params:
-        """Hyper-parameters of the untrained control."""
+        """What is loaded, and how far it adapts."""
 
+        weights: str = field(
+            default="trained",
+            metadata={
+                "help": "a file of tta-bench train, or those that come with the bench for this "
+                "model: trained, control (same size, does not adapt); random: only for checks"
+            },
+        )
         step: float = field(
-            default=1.0, metadata={"help": "logits a missed label gains for where its key recurs"}
+            default=1.0, metadata={"help": "factor on the learned step sizes; 0: slow weights only"}
         )
-        reach: float = field(
-            default=0.7, metadata={"help": "about the most, in logits, that the block can move one"}
-        )
-        width: int = field(default=4, metadata={"help": "features, in multiples of the model's d"})
-        seed: int = field(default=0, metadata={"help": "of the random features"})
 
         def __post_init__(self) -> None:
             if self.step < 0:
                 raise ValueError("step must be at least 0.")
-            if self.reach <= 0:
-                raise ValueError("reach must be above 0; step=0 switches the method off.")
-            if self.width < 1:
-                raise ValueError("width must be at least 1.")
+
+    off: ClassVar[dict[str, object]] = {}
+    """No setting makes a trained block vanish: with step=0 its slow weights remain."""
+
+    @classmethod
+    def probe_params(cls, params: Params) -> Params:
+        return replace(params, weights="random")  # trained ones fit no random model
+
+    @classmethod
+    def slow_weights(cls, model: LanguageModel, slow: Slow) -> nn.Module:
+        return FastWeightHead(model.hidden_size, slow)
+
+    @classmethod
+    def artifacts(cls, params: Params, model: LanguageModel) -> dict[str, str]:
+        file = _file(params.weights, model)
+        return {} if file is None else {"weights": SlowWeights.digest(file)}
 
     def prepare(self) -> None:
-        # Sums over a whole document need float32 where the model is bfloat16.
-        self.dtype = torch.promote_types(self.model.dtype, torch.float32)
-        self.layer = untrained_layer(self.model, self.params).to(self.model.device, self.dtype)
-
-    def init_state(self) -> dict[str, Tensor]:
-        """The sum of W2's gradients, [m, d]."""
-        return {name: value[0] for name, value in self.layer.empty_state(1).items()}
-
-    def score(self, window: Window) -> Logits:
-        hidden = self.model.hidden(window).to(self.dtype)
-        slow = self.layer.slow(unit_scale(hidden), hidden)
-        # The label of column i is the input of column i + 1; that of the last one is still unknown.
-        writes = self.layer.writes(
-            slow.at(slice(0, -1)), window.chunk_ids[:, 1:], window.mask[:, 1:] / NORMALISER
-        )
-        self._chunk = slow, writes
-        fast = self.layer.read(slow, writes, self.state)
-        return Logits(fast.to(self.model.dtype), self.model.unembed, self.model.vocab_size)
-
-    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
-        slow, writes = self._chunk
-        del self._chunk  # a chunk's activations must not lie beside those of the next
-        last = (window.scored[:, None] - 1).clamp_min(0)
-        idle = window.scored[:, None] == 0
-        final = self.layer.writes(slow.at(last), targets.gather(1, last), ~idle / NORMALISER)
-        self.state = self.layer.write(final, self.layer.write(writes, self.state))
-
-    def flops(self, shape: StepShape) -> float:
-        # The slow pass takes the logits of each position forward and their gradient back.
-        vocabulary = 2 * self.model.cost.unembed(shape.scored)
-        return self.model.cost.forward(shape) + vocabulary + self.layer.flops(shape.scored)
+        file = _file(self.params.weights, self.model)
+        if file is None:
+            head = _random_head(self.model)
+        else:
+            found = SlowWeights.load(file, "fwl", self.model)
+            head = FastWeightHead(self.model.hidden_size, Slow(**found.options))
+            head.load_state_dict(found.tensors)
+            self.offline_flops = found.training_flops
+            if found.body:
+                self.model = self.model.with_weights(found.body)
+        self.use(head)
+        self.adapts = self.adapts and self.params.step > 0
+        if self.adapts:
+            for value in self.layer.log_steps.values():
+                value += torch.tensor(self.params.step).log()
 
 
-def untrained_layer(model: LanguageModel, params: FastWeightLayers.Params) -> FastWeightLayer:
-    """The block with the slow weights described above."""
-    d, m = model.hidden_size, params.width * model.hidden_size
-    scale = unembedding_scale(model)
-    # By y = h + alpha LN(z2), one write moves its label's logit by eta (alpha scale)^2 / NORMALISER
-    # on a unit key, and LN's largest output, of length sqrt(d), by alpha scale sqrt(d).
-    alpha = params.reach / (scale * math.sqrt(d))
-    eta = params.step * NORMALISER / (alpha * scale) ** 2
-    layer = FastWeightLayer(
-        (d, m, d),
-        lambda y: model.unembed(y.to(model.dtype)),
-        model.vocab_size,
-        {"w2": nn.Parameter(torch.tensor(eta))},
-        eps=1.0,
+def _file(weights: str, model: LanguageModel) -> Path | None:
+    """The file that `weights` names; None for random ones.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if weights == "random":
+        return None
+    if weights not in NAMES:
+        if not Path(weights).is_file():
+            raise UsageError(
+                f"fwl: there is no file {weights}; give one of tta-bench train fwl, or trained or "
+                "control for those that come with the bench."
+            )
+        return Path(weights)
+    for file in sorted(SHIPPED.glob("*.safetensors")):
+        about = SlowWeights.describe(file)
+        if about.fits(model) and Slow(**about.options).fast == (weights == "trained"):
+            return file
+    raise UsageError(
+        f"fwl: no {weights} weights for {model.name} come with the bench; make some with tta-bench "
+        f"train fwl --base {model.name} and name the file, or take fwl-untrained."
     )
-    random = torch.randn(d, m, generator=torch.Generator().manual_seed(params.seed))
-    unit_key = (m * _fourth_moment(THRESHOLD)) ** -0.25  # a1 grows with the square of z1
+
+
+def _random_head(model: LanguageModel) -> FastWeightHead:
+    """Large random weights, so that a probe sees what the block does."""
+    head = FastWeightHead(model.hidden_size, Slow(rates=2))
     with torch.no_grad():
-        layer.w1.copy_(random * unit_key / math.sqrt(d))
-        layer.b1.fill_(-THRESHOLD * unit_key)
-        layer.w2.zero_()
-        layer.alpha.fill_(alpha)
-    return layer.requires_grad_(False)
+        head.layer.alpha.normal_()
+        for value in head.layer.log_steps.values():
+            value.fill_(3.0)
+    return head
 
-
-def unit_scale(hidden: Tensor) -> Tensor:
-    """Signed square root of every entry, then RMS 1 over the last dimension."""
-    root = hidden.sign() * hidden.abs().sqrt()
-    return F.normalize(root, dim=-1) * math.sqrt(hidden.shape[-1])
-
-
-def unembedding_scale(model: LanguageModel) -> float:
-    """Root mean square length of a row of the unembedding, whatever scaling it applies."""
-    generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(PROBES, model.hidden_size, generator=generator)
-    with torch.no_grad():
-        logits = model.unembed(probes.to(model.device, model.dtype)).float()
-        bias = model.unembed(torch.zeros_like(probes[:1]).to(model.device, model.dtype)).float()
-    return float((logits - bias).square().mean().sqrt())
-
-
-def _fourth_moment(threshold: float) -> float:
-    """E[relu(z - threshold)^4] of a standard normal z."""
-    t = threshold
-    tail = math.erfc(t / math.sqrt(2)) / 2
-    density = math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
-    return (t**4 + 6 * t**2 + 3) * tail - (t**3 + 5 * t) * density

@@ -13,15 +13,16 @@ gradient at each layer. With g = dLoss/dy, u = LN(z2) before gain and bias, and 
 
 *Fast pass.* Position t reads with weights that took one gradient step on all s < t:
 
-    z1~ = z1 - eta_W1 sum_{s<t} (x_s . x_t) d1_s           - eta_b1 sum_{s<t} d1_s
-    z2~ = a1~ W2 + b2 - eta_W2 sum_{s<t} (a1_s . a1~_t) d2_s - eta_b2 sum_{s<t} d2_s
-    alpha~ = alpha - eta_alpha sum_{s<t} d_alpha_s
-    beta~ = beta - eta_beta sum_{s<t} d_beta_s
+    z1~ = z1 - sum_{s<t} k_W1(t-s) (x_s . x_t) d1_s            - sum_{s<t} k_b1(t-s) d1_s
+    z2~ = a1~ W2 + b2 - sum_{s<t} k_W2(t-s) (a1_s . a1~_t) d2_s - sum_{s<t} k_b2(t-s) d2_s
+    alpha~ = alpha - sum_{s<t} k_alpha(t-s) d_alpha_s    beta~ = beta - sum_{s<t} k_beta(t-s) d_beta_s
 
-The query of the second layer is the fast activation, its keys are slow ones. All gradients are
-taken at the slow weights, so the step on a prefix is a sum over its positions: linear attention
-with keys x, a1 and values d1, d2, and a state of fixed size. The label of s is the input of s + 1,
-hence the strict s < t. Nothing is forgotten: the sums grow with the stream.
+k(n) says what is left of a step after n tokens. The paper's never fades, k(n) = eta. With learned
+forgetting it is sum_r eta_r 2^(-(n-1)/h_r): one or several step sizes eta_r, each with a half-life
+h_r in tokens. The query of the second layer is the fast activation, its keys are slow ones. All
+gradients are taken at the slow weights, so the step on a prefix is a sum over its positions: linear
+attention with keys x, a1 and values d1, d2, and a state of fixed size. The label of s is the input
+of s + 1, hence the strict s < t.
 
 Everything here is differentiable, the gradients d included: training the slow weights through the
 fast pass needs no more than `loss.backward()`.
@@ -29,8 +30,9 @@ fast pass needs no more than `loss.backward()`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -39,15 +41,28 @@ from torch.nn import functional as F
 SLICE_BYTES = 128 * 2**20
 """Float32 logits alive at once in the slow pass; more is cut into slices of positions."""
 
+FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
+"""Every tensor that can be fast, as in the authors' TensorFlow code."""
+
+LAYER = {"w1": "first", "b1": "first", "w2": "second", "b2": "second"}
+"""Which half-lives a tensor shares; alpha and beta have those of the norm."""
+
 State = Mapping[str, Tensor]
-"""What a stream has written: for each fast tensor the sum of its gradients, [B, *its shape]."""
+"""What a stream has written: for each fast tensor the sum of its gradients, as faded as it is at
+the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R, n]."""
+
+VOCABULARY = 2**17
+"""Width of logits assumed of a function, whose width nobody tells."""
+
+Unembedding = Union[Tensor, Callable[[Tensor], Tensor]]
+"""E as a matrix [V, o], or any function [..., o] -> [..., V] that autograd goes through."""
 
 
 class SlowPass(NamedTuple):
     """Activations with the slow weights, each [B, T, ...]."""
 
     x: Tensor  # input [d]
-    skip: Tensor  # added to the output [o]
+    skip: Tensor | None  # added to the output [o]
     z1: Tensor  # [m]
     a1: Tensor  # [m]
     u: Tensor  # normalised z2 [o]
@@ -57,8 +72,9 @@ class SlowPass(NamedTuple):
     def at(self, columns: slice | Tensor) -> SlowPass:
         """Some of the positions: a slice of them, or one a lane by its index [B, 1]."""
         if isinstance(columns, slice):
-            return SlowPass(*(value[:, columns] for value in self))
-        return SlowPass(*(value.take_along_dim(columns[..., None], dim=1) for value in self))
+            return SlowPass(*(None if v is None else v[:, columns] for v in self))
+        index = columns[..., None]
+        return SlowPass(*(None if v is None else v.take_along_dim(index, dim=1) for v in self))
 
 
 class Writes(NamedTuple):
@@ -67,33 +83,40 @@ class Writes(NamedTuple):
     keys: dict[str, Tensor]  # of the kernels: x, a1
     values: dict[str, Tensor]  # of every tensor: d1, d2, d_alpha, d_beta
 
+    def at(self, columns: slice) -> Writes:
+        """Some of the positions."""
+        return Writes(
+            {name: value[:, columns] for name, value in self.keys.items()},
+            {name: value[:, columns] for name, value in self.values.items()},
+        )
+
 
 class FastWeightLayer(nn.Module):
-    """The block, with one (learned) step size for each tensor that is fast.
+    """The block, with learned step sizes for each tensor that is fast.
 
     Args:
         sizes: (d, m, o), widths of the input, the hidden layer and the output.
-        unembed: logits [..., V] of outputs [..., o].
-        vocab_size: V.
-        step_sizes: by the name of the tensor: w1, b1, w2, b2, alpha, beta; what is not named is
-            never fast. One parameter may serve several tensors.
+        fast: names of the tensors that are fast, of `FAST`.
+        step: eta at the start, for every tensor.
+        half_lives: half-lives h_r in tokens at the start, one for each rate of forgetting; none:
+            nothing is ever forgotten.
         eps: added to the variance in LN. The larger it is, the more a small z2 stays small.
 
-    Kernels are [in, out] and start as N(0, 0.05^2), as in the authors' code.
+    Kernels are [in, out] and start as N(0, 0.05^2), as in the authors' code. Step sizes and
+    half-lives are kept as logarithms: they stay positive, and a training step changes them by a
+    ratio.
     """
 
     def __init__(
         self,
         sizes: tuple[int, int, int],
-        unembed: Callable[[Tensor], Tensor],
-        vocab_size: int,
-        step_sizes: Mapping[str, nn.Parameter],
+        fast: Sequence[str] = FAST,
+        step: float = 1.0,
+        half_lives: Sequence[float] = (),
         eps: float = 1e-6,
     ):
         super().__init__()
         inner, width, outer = sizes
-        self.unembed = unembed
-        self.vocab_size = vocab_size
         self.eps = eps
         self.w1 = nn.Parameter(0.05 * torch.randn(inner, width))
         self.b1 = nn.Parameter(torch.zeros(width))
@@ -101,62 +124,82 @@ class FastWeightLayer(nn.Module):
         self.b2 = nn.Parameter(torch.zeros(outer))
         self.alpha = nn.Parameter(torch.ones(outer))
         self.beta = nn.Parameter(torch.zeros(outer))
-        self.step_sizes = nn.ParameterDict(dict(step_sizes))
-        self.first_is_fast = "w1" in self.step_sizes or "b1" in self.step_sizes
+        self.rates = max(1, len(half_lives))
+        # Rates share the step at the start, so that their number does not change what is written.
+        start = torch.full((self.rates,), step / self.rates).log()
+        self.log_steps = nn.ParameterDict({name: nn.Parameter(start.clone()) for name in fast})
+        kinds = dict.fromkeys(LAYER.get(name, "norm") for name in fast) if half_lives else {}
+        lives = torch.tensor(list(half_lives)).log()
+        self.log_half_lives = nn.ParameterDict({k: nn.Parameter(lives.clone()) for k in kinds})
+        self.first_is_fast = "w1" in self.log_steps or "b1" in self.log_steps
+
+    @property
+    def fast(self) -> tuple[str, ...]:
+        """Names of the tensors that are fast."""
+        return tuple(self.log_steps.keys())
 
     def forward(
-        self, x: Tensor, labels: Tensor, weights: Tensor, skip: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Whole streams at once: the outputs y and y~, slow and fast, each [B, T, o].
+        self,
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        unembedding: Unembedding,
+        skip: Tensor | None = None,
+        chunk: int | None = None,
+        fresh: Tensor | None = None,
+        state: State | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Streams of T positions: the outputs y and y~, slow and fast, [B, T, o], and the state.
 
         Args:
             x: [B, T, d].
-            labels: [B, T] int64, the token after each position. The last is never used.
+            labels: [B, T] int64, the token after each position.
             weights: [B, T], the weight of each position in the inner loss, normaliser included;
                 0 at padding.
+            unembedding: E, or a function.
             skip: [B, T, o], added to the output.
+            chunk: positions read at once; any number that divides T gives the same result.
+            fresh: [B, T / chunk] bool, where a chunk begins a stream of its own; by default none
+                does.
+            state: what was written before; by default nothing.
         """
+        chunk = x.shape[1] if chunk is None else chunk
+        state = self.empty_state(x.shape[0]) if state is None else state
         slow = self.slow(x, skip)
-        writes = self.writes(slow.at(slice(0, -1)), labels[:, :-1], weights[:, :-1])
-        return slow.y, self.read(slow, writes, self.empty_state(x.shape[0]))
+        writes = self.writes(slow, labels, weights, unembedding)
+        pieces = []
+        for number, start in enumerate(range(0, x.shape[1], chunk)):
+            part = slice(start, start + chunk)
+            if fresh is not None:
+                kept = (~fresh[:, number, None, None]).to(x.dtype)
+                state = {name: value * kept for name, value in state.items()}
+            pieces.append(self.read(slow.at(part), writes.at(part), state))
+            state = self.write(writes.at(part), state)
+        return slow.y, torch.cat(pieces, dim=1), dict(state)
 
     def empty_state(self, lanes: int) -> dict[str, Tensor]:
         """The state of streams of which nothing was read."""
-        tensors = {name: self.get_parameter(name) for name in self.step_sizes}
-        return {name: value.new_zeros(lanes, *value.shape) for name, value in tensors.items()}
+        state = {}
+        for name in self.fast:
+            value = self.get_parameter(name)
+            *inner, outer = value.shape
+            wide = [*inner, self.rates * outer] if inner else [self.rates, outer]
+            state[name] = value.new_zeros(lanes, *wide)
+        return state
 
     def slow(self, x: Tensor, skip: Tensor | None = None) -> SlowPass:
         """Reads with the slow weights."""
         z1 = x @ self.w1 + self.b1
         a1 = z1.relu().square()
         u, inverse_sigma = _normalise(a1 @ self.w2 + self.b2, self.eps)
-        skip = torch.zeros_like(u) if skip is None else skip
-        return SlowPass(x, skip, z1, a1, u, inverse_sigma, self.alpha * u + self.beta + skip)
+        y = self.alpha * u + self.beta
+        return SlowPass(x, skip, z1, a1, u, inverse_sigma, y if skip is None else y + skip)
 
-    def loss_gradient(self, y: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """E^T (p - onehot(label)) times the weight, [B, T, o]: the inner loss's gradient at y.
-
-        Autograd takes it through `unembed`, whatever scaling or capping that does. Logits live for
-        a slice of positions at a time.
-        """
-        differentiable = torch.is_grad_enabled()
-        step = max(1, SLICE_BYTES // (4 * self.vocab_size * max(1, y.shape[0])))
-        pieces = [torch.zeros_like(y[:, :0])]
-        if not y.requires_grad:
-            y = y.detach().requires_grad_()
-        for start in range(0, y.shape[1], step):
-            part = slice(start, start + step)
-            with torch.enable_grad():
-                point = y[:, part]
-                logits = self.unembed(point).to(y.dtype).flatten(0, 1)
-                losses = F.cross_entropy(logits, labels[:, part].flatten(), reduction="none")
-                loss = (losses * weights[:, part].flatten()).sum()
-                pieces.extend(torch.autograd.grad(loss, point, create_graph=differentiable))
-        return torch.cat(pieces, dim=1)
-
-    def writes(self, slow: SlowPass, labels: Tensor, weights: Tensor) -> Writes:
+    def writes(
+        self, slow: SlowPass, labels: Tensor, weights: Tensor, unembedding: Unembedding
+    ) -> Writes:
         """The gradient of sum_s w_s CE_s at every fast tensor; arguments as in `forward`."""
-        gradient = self.loss_gradient(slow.y, labels, weights)
+        gradient = loss_gradient(slow.y, labels, weights, unembedding)
         v = self.alpha * gradient
         mean, along = v.mean(-1, keepdim=True), (v * slow.u).mean(-1, keepdim=True)
         d2 = (v - mean - slow.u * along) * slow.inverse_sigma
@@ -165,8 +208,8 @@ class FastWeightLayer(nn.Module):
             values["w1"] = values["b1"] = (d2 @ self.w2.mT) * 2 * slow.z1.relu()
         keys = {"w1": slow.x, "w2": slow.a1}
         return Writes(
-            {name: keys[name] for name in self.step_sizes if name in keys},
-            {name: values[name] for name in self.step_sizes},
+            {name: keys[name] for name in self.fast if name in keys},
+            {name: values[name] for name in self.fast},
         )
 
     def read(self, slow: SlowPass, writes: Writes, state: State) -> Tensor:
@@ -174,64 +217,213 @@ class FastWeightLayer(nn.Module):
 
         Args:
             slow: the slow pass of T positions.
-            writes: those of the first T - 1; nobody reads the last one's here.
+            writes: those of the first T - 1, or of all: nobody reads the last one's here.
             state: what was written before the first.
         """
         a1 = slow.a1
         if self.first_is_fast:
-            z1 = self._kernel("w1", slow.x, writes, state) + self._vector("b1", writes, state)
+            z1 = slow.z1 - self._step("w1", "b1", slow.x, writes, state)
             a1 = z1.relu().square()
-        z2 = self._kernel("w2", a1, writes, state) + self._vector("b2", writes, state)
+        z2 = self._second(a1, writes, state)
         u, _ = _normalise(z2, self.eps)
-        gain, bias = self._vector("alpha", writes, state), self._vector("beta", writes, state)
-        return gain * u + bias + slow.skip
+        gain, bias = (
+            self.get_parameter(name) - self._vector_step(name, slow.x.shape[1], writes, state)
+            for name in ("alpha", "beta")
+        )
+        y = gain * u + bias
+        return y if slow.skip is None else y + slow.skip
 
     def write(self, writes: Writes, state: State) -> dict[str, Tensor]:
         """The state after these positions; the one given stays as it is."""
-        return {
-            name: torch.baddbmm(held, writes.keys[name].mT, writes.values[name])
-            if name in writes.keys
-            else held + writes.values[name].sum(1)
-            for name, held in state.items()
-        }
+        after = {}
+        for name, held in state.items():
+            values = writes.values[name]
+            length = values.shape[1]
+            left = self._left(name, torch.arange(length - 1, -1, -1, device=values.device))
+            if left is None:
+                faded, kept = values, None
+            else:  # a copy for each rate: [B, T, R out]
+                faded = (values[:, :, None] * left[:, :, None].to(values.dtype)).flatten(2)
+                kept = self._left(name, torch.tensor(length, device=values.device))
+            if name in writes.keys:
+                old = held if kept is None else held * kept.repeat_interleave(values.shape[2])
+                after[name] = torch.baddbmm(old, writes.keys[name].mT, faded)
+            else:
+                new = faded.sum(1).view(held.shape)
+                after[name] = (held if kept is None else held * kept[:, None]) + new
+        return after
+
+    def slow_flops(self, positions: int) -> float:
+        """FLOPs of the slow pass over `positions` of one lane, E apart."""
+        return 2.0 * positions * (self.w1.numel() + self.w2.numel())
 
     def flops(self, positions: int) -> float:
         """FLOPs of reading and writing C = `positions` of one lane in one step, E apart.
 
-        With every tensor fast and m = 4d: 56 d^2 + 20 d (C - 1) per position.
+        With every kernel and bias fast, nothing forgotten and m = 4d: 56 d^2 + 20 d (C - 1) a
+        position. Forgetting adds 8 d^2, since a fading sum cannot be folded into the weight, and
+        16 d^2 for each further rate.
         """
         (inner, width), outer = self.w1.shape, self.w2.shape[1]
         first, second = inner * width, width * outer
-        products = first + 2 * second  # slow pass, and the fast second layer
+        forgets = len(self.log_half_lives) > 0
+        products = first + second  # slow pass
         pairs = 0
         if self.first_is_fast:
-            products += first + second  # its fast pass, d1
-        if "w1" in self.step_sizes:
-            products += first  # the sum of x d1
-            pairs += inner + width
-        if "w2" in self.step_sizes:
-            products += second  # the sum of a1 d2
-            pairs += width + outer
+            products += second  # d1
+        if "w1" in self.log_steps:
+            products += 2 * self.rates * first  # reading the sum of x d1, and adding to it
+            pairs += inner
+        if "w2" in self.log_steps:
+            # Read as one kernel with the slow one, or beside it.
+            products += second * (2 * self.rates + 1 if forgets else 2)
+            pairs += width
+        else:
+            products += second
+        if self.first_is_fast:
+            pairs += width
+        if "w2" in self.log_steps or "b2" in self.log_steps:
+            pairs += outer
+        if forgets:  # what is not forgotten is a running sum
+            pairs += outer * sum(name in self.log_steps for name in ("alpha", "beta"))
         return 2.0 * positions * (products + pairs * (positions - 1))
 
-    def _kernel(self, name: str, queries: Tensor, writes: Writes, state: State) -> Tensor:
-        """queries_t @ (W - eta sum_{s<t} key_s value_s^T): [B, T, out]."""
-        weight = self.get_parameter(name)
-        if name not in self.step_sizes:
-            return queries @ weight
-        eta = self.step_sizes[name]
-        similar = torch.bmm(queries, writes.keys[name].mT).tril(-1)  # strictly s < t
-        now = torch.bmm(similar, writes.values[name])
-        return torch.bmm(queries, weight - eta * state[name]) - eta * now
+    def _second(self, a1: Tensor, writes: Writes, state: State) -> Tensor:
+        if "w2" in self.log_steps and not self.log_half_lives:
+            # Nothing fades, so the sum folds into the kernel: one product fewer.
+            kernel = self.w2 - self.log_steps["w2"].exp() * state["w2"]
+            rest = self._step("w2", "b2", a1, writes, state, folded=True)
+            return torch.bmm(a1, kernel.to(a1.dtype)) + self.b2 - rest
+        return a1 @ self.w2 + self.b2 - self._step("w2", "b2", a1, writes, state)
 
-    def _vector(self, name: str, writes: Writes, state: State) -> Tensor:
-        """b - eta sum_{s<t} value_s: [B, T, n], or [n] if it is not fast."""
-        slow = self.get_parameter(name)
-        if name not in self.step_sizes:
-            return slow
+    def _step(
+        self,
+        kernel: str,
+        bias: str,
+        queries: Tensor,
+        writes: Writes,
+        state: State,
+        folded: bool = False,
+    ) -> Tensor | float:
+        """What the fast kernel and the fast bias of one layer subtract: [B, T, out], or 0.
+
+        Both write the same values, so inside the chunk one product serves the two.
+        """
+        length = queries.shape[1]
+        inside: Tensor | float = 0.0
+        total: Tensor | float = 0.0
+        if kernel in self.log_steps:
+            keys = writes.keys[kernel]
+            kept = self._kernel(kernel, length, keys.shape[1], queries)
+            inside = torch.bmm(queries, keys.mT) * kept
+            if not folded:
+                total = total + self._held(kernel, queries, state)
+        if bias in self.log_steps:
+            count = writes.values[bias].shape[1]
+            inside = inside + self._kernel(bias, length, count, queries)
+            total = total + self._held_vector(bias, length, state)
+        if isinstance(inside, Tensor):
+            values = writes.values[kernel if kernel in self.log_steps else bias]
+            total = total + inside.expand(len(values), -1, -1).to(values.dtype) @ values
+        return total
+
+    def _vector_step(
+        self, name: str, length: int, writes: Writes, state: State
+    ) -> Tensor | float:
+        """What a fast gain or bias of the norm subtracts: [B, T, n], or 0."""
+        if name not in self.log_steps:
+            return 0.0
         values = writes.values[name]
-        sums = torch.cat([state[name][:, None], values], dim=1).cumsum(1)
-        return slow - self.step_sizes[name] * sums
+        if self.log_half_lives:
+            kept = self._kernel(name, length, values.shape[1], values)
+            inside = kept.expand(len(values), -1, -1).to(values.dtype) @ values
+        else:
+            before = F.pad(values, (0, 0, 1, 0)).cumsum(1)[:, :length]
+            inside = before * self.log_steps[name].exp()
+        return inside + self._held_vector(name, length, state)
+
+    def _kernel(self, name: str, length: int, count: int, like: Tensor) -> Tensor:
+        """[T, count]: what position t still has of the step that s wrote; 0 unless s < t."""
+        places = torch.arange(length, device=like.device)
+        ages = places[:, None] - places[None, :count] - 1
+        steps = self.log_steps[name].exp()
+        left = self._left(name, ages.clamp_min(0))
+        kept = steps.sum() if left is None else (left * steps).sum(-1)
+        return torch.where(ages >= 0, kept, 0.0)
+
+    def _held(self, name: str, queries: Tensor, state: State) -> Tensor:
+        """What the kernel's state gives to each query: [B, T, out]."""
+        steps = self.log_steps[name].exp()
+        found = torch.bmm(queries, state[name].to(queries.dtype))
+        left = self._left(name, torch.arange(queries.shape[1], device=queries.device))
+        if left is None:
+            return found * steps
+        scale = (left * steps).to(found.dtype)  # [T, R]
+        return (found.unflatten(2, (self.rates, -1)) * scale[:, :, None]).sum(2)
+
+    def _held_vector(self, name: str, length: int, state: State) -> Tensor:
+        """What a vector's state gives to each position: [B, T or 1, n]."""
+        held, steps = state[name], self.log_steps[name].exp()
+        left = self._left(name, torch.arange(length, device=held.device))
+        if left is None:
+            return held * steps
+        scale = (left * steps)[None, :, :, None]  # [1, T, R, 1]
+        return (held[:, None] * scale).sum(2)
+
+    def _left(self, name: str, ages: Tensor) -> Tensor | None:
+        """2^(-age / h_r) for each rate r: [..., R]; None if nothing is forgotten."""
+        kind = LAYER.get(name, "norm")
+        if kind not in self.log_half_lives:
+            return None
+        return (ages[..., None] / self.log_half_lives[kind].exp() * -math.log(2)).exp()
+
+
+def loss_gradient(
+    y: Tensor, labels: Tensor, weights: Tensor, unembedding: Unembedding
+) -> Tensor:
+    """E^T (p - onehot(label)) times the weight, [B, T, o]: the inner loss's gradient at y.
+
+    Where E is a matrix, its two products are written out: no backward pass, and while nothing has
+    to be kept for one, logits live for a slice of positions at a time. Where it is a function
+    (logits that are scaled or capped), autograd takes the gradient through it.
+    """
+    function = not isinstance(unembedding, Tensor)
+    pieces = []
+    for part in _slices(y, unembedding):
+        if function:
+            pieces.append(_autograd_gradient(y[:, part], labels[:, part], unembedding))
+        else:
+            # Probabilities in the dtype of the logits: in bfloat16 that halves the memory traffic.
+            logits = y[:, part].to(unembedding.dtype) @ unembedding.mT
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            probabilities = wide.softmax(-1).to(logits.dtype)
+            expected = (probabilities @ unembedding).to(y.dtype)
+            pieces.append(expected - F.embedding(labels[:, part], unembedding).to(y.dtype))
+    gradient = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    return gradient * weights[..., None].to(y.dtype)
+
+
+def _autograd_gradient(
+    y: Tensor, labels: Tensor, unembed: Callable[[Tensor], Tensor]
+) -> Tensor:
+    differentiable = torch.is_grad_enabled()
+    y = y if y.requires_grad else y.detach().requires_grad_()
+    with torch.enable_grad():
+        point = y.view_as(y)  # no leaf: the FLOP counter cannot differentiate with respect to one
+        logits = unembed(point).to(y.dtype).flatten(0, 1)
+        loss = F.cross_entropy(logits, labels.flatten(), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point, create_graph=differentiable)
+    return gradient
+
+
+def _slices(y: Tensor, unembedding: Unembedding) -> list[slice]:
+    """Positions whose logits may live at once; all of them where a backward pass needs them all."""
+    lanes, length = y.shape[:2]
+    if torch.is_grad_enabled():
+        return [slice(0, length)]
+    vocab = len(unembedding) if isinstance(unembedding, Tensor) else VOCABULARY
+    step = max(1, SLICE_BYTES // (4 * vocab * max(1, lanes)))
+    return [slice(start, start + step) for start in range(0, length, step)] or [slice(0, 0)]
 
 
 def _normalise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:

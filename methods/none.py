@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tta_bench import Method, Scores, StepShape, Window, register
+from tta_bench import LanguageModel, Method, Scores, StepShape, Window, register
 
 
 @register("none")
@@ -10,6 +10,10 @@ class NoAdaptation(Method):
     """No adaptation: the frozen model, read on the same path as every method."""
 
     family = "none"
+
+    @classmethod
+    def slow_weights(cls, model: LanguageModel, slow: object) -> None:
+        return None
 
     def score(self, window: Window) -> Scores:
         return self.model.logits(window)

@@ -16,11 +16,10 @@ from torch.nn import functional as F
 from tta_bench import StepShape, UsageError, Window
 from tta_bench.cost import check_flops
 from tta_bench.protocol import Protocol
-from tta_bench_methods.fwl import unit_scale
-from tta_bench_methods.fwl_layer import FastWeightLayer
+from tta_bench_methods.fwl_head import unit_scale
+from tta_bench_methods.fwl_layer import FAST, FastWeightLayer, loss_gradient
 
 GOLDEN = Path(os.environ.get("TTA_BENCH_GOLDEN", Path(__file__).parent / "golden" / "fwl"))
-FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
 
 PARAMETERS = {
     "layers_0/Dense_0/kernel": "w1",
@@ -29,27 +28,23 @@ PARAMETERS = {
     "layers_2/Dense_0/bias": "b2",
     "layers_3/LayerNorm_0/scale": "alpha",
     "layers_3/LayerNorm_0/bias": "beta",
-    "unembed/kernel": "unembed.weight",  # transposed
-    "unembed/bias": "unembed.bias",
-    "step_size_0": "step_sizes.w1",
-    "step_size_2": "step_sizes.w2",
-    "step_size_3": "step_sizes.alpha",
 }
+STEPS = {"step_size_0": ["w1"], "step_size_2": ["w2"], "step_size_3": ["alpha", "beta"]}
 
 
 def from_golden(arrays):
+    """The authors' layer, its unembedding [V, o] and that one's bias."""
     kernel1, kernel2 = (arrays[f"param/layers_{i}/Dense_0/kernel"] for i in (0, 2))
-    norm = nn.Parameter(torch.zeros((), dtype=torch.float64))
-    steps = {"w1": nn.Parameter(norm.clone()), "w2": nn.Parameter(norm.clone())}
-    steps |= {"alpha": norm, "beta": norm}
-    outer, vocab = arrays["param/unembed/kernel"].shape
-    unembed = nn.Linear(outer, vocab)
-    layer = FastWeightLayer((*kernel1.shape, kernel2.shape[1]), unembed, vocab, steps).double()
+    fast = [name for names in STEPS.values() for name in names]  # their dense biases are not fast
+    layer = FastWeightLayer((*kernel1.shape, kernel2.shape[1]), fast).double()
     with torch.no_grad():
         for theirs, ours in PARAMETERS.items():
-            value = arrays[f"param/{theirs}"]
-            layer.get_parameter(ours).copy_(value.T if theirs == "unembed/kernel" else value)
-    return layer
+            layer.get_parameter(ours).copy_(arrays[f"param/{theirs}"])
+        for theirs, names in STEPS.items():
+            for name in names:
+                layer.log_steps[name].fill_(arrays[f"param/{theirs}"].log())
+    kernel = arrays["param/unembed/kernel"].mT.clone().requires_grad_()
+    return layer, kernel, arrays["param/unembed/bias"].clone().requires_grad_()
 
 
 def close(found, expected, tolerance=1e-9):
@@ -57,27 +52,34 @@ def close(found, expected, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.npz")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
-def test_agrees_with_the_authors_module(path, slice_bytes, monkeypatch):
-    monkeypatch.setattr("tta_bench_methods.fwl_layer.SLICE_BYTES", slice_bytes)
+@pytest.mark.parametrize("chunk", ["whole", "quarters"])
+def test_agrees_with_the_authors_module(path, chunk):
     arrays = {name: torch.from_numpy(value) for name, value in np.load(path).items()}
-    layer = from_golden(arrays)
+    layer, kernel, bias = from_golden(arrays)
     labels, weights = arrays["labels"], arrays["weights"]
     mean = weights / weights.sum().clamp_min(1e-8)
-    slow, fast = layer(arrays["x"], labels, mean)
-    close(layer.unembed(slow), arrays["slow_logits"])
-    logits = layer.unembed(fast)
+
+    def unembed(y):
+        return y @ kernel.mT + bias
+
+    length = labels.shape[1]
+    pieces = length if chunk == "whole" else length // 4
+    slow, fast, _ = layer(arrays["x"], labels, mean, unembed, chunk=pieces)
+    close(unembed(slow), arrays["slow_logits"])
+    logits = unembed(fast)
     close(logits, arrays["fast_logits"])
     nll = F.cross_entropy(logits.mT, labels, reduction="none")
     close(nll, arrays["nll"])
     loss = (nll * mean).sum()
     close(loss, arrays["loss"])
     loss.backward()
-    for name in arrays:
-        group, _, theirs = name.partition("/")
-        if group == "grad" and theirs != "step_size_1":  # squared ReLU has nothing to step
-            gradient = layer.get_parameter(PARAMETERS[theirs]).grad
-            close(gradient.T if theirs == "unembed/kernel" else gradient, arrays[name])
+    for theirs, ours in PARAMETERS.items():
+        close(layer.get_parameter(ours).grad, arrays[f"grad/{theirs}"])
+    for theirs, names in STEPS.items():  # ours are logarithms
+        slope = sum(layer.log_steps[name].grad[0] for name in names)
+        close(slope / arrays[f"param/{theirs}"], arrays[f"grad/{theirs}"])
+    close(kernel.grad.mT, arrays["grad/unembed/kernel"])
+    close(bias.grad, arrays["grad/unembed/bias"])
 
 
 def test_golden_files_are_there():
@@ -87,75 +89,110 @@ def test_golden_files_are_there():
 # --- the definition -------------------------------------------------------------------------
 
 
-def small_layer(fast=FAST, eps=1e-6, seed=0, sizes=(5, 7, 4), vocab=9):
+LIVES = {"off": (), "one": (5.0,), "two": (2.0, 40.0)}
+
+
+def small_layer(fast=FAST, eps=1e-6, seed=0, sizes=(5, 7, 4), lives=()):
     """A float64 layer with random weights and step sizes, large enough to matter."""
     torch.manual_seed(seed)
-    steps = {name: nn.Parameter(0.2 + torch.rand(())) for name in fast}
-    layer = FastWeightLayer(sizes, nn.Linear(sizes[2], vocab), vocab, steps, eps).double()
+    layer = FastWeightLayer(sizes, fast, half_lives=lives, eps=eps).double()
     with torch.no_grad():
         for name in FAST:
             layer.get_parameter(name).normal_()
+        for steps in layer.log_steps.values():
+            steps.copy_((0.2 + torch.rand(steps.shape)).log())
+        for value in layer.log_half_lives.values():
+            value += 0.3 * torch.randn(value.shape)
     return layer
 
 
-def small_streams(layer, lanes, length, seed=0):
+def small_streams(layer, lanes, length, seed=0, vocab=9):
+    """x, labels, weights, E and skip."""
     generator = torch.Generator().manual_seed(seed)
-    inner, outer, vocab = layer.w1.shape[0], layer.w2.shape[1], layer.vocab_size
+    inner, outer = layer.w1.shape[0], layer.w2.shape[1]
     x = torch.randn(lanes, length, inner, generator=generator, dtype=torch.float64)
     skip = torch.randn(lanes, length, outer, generator=generator, dtype=torch.float64)
     labels = torch.randint(vocab, (lanes, length), generator=generator)
     weights = torch.rand(lanes, length, generator=generator, dtype=torch.float64)
     weights = weights * (torch.rand(lanes, length, generator=generator) < 0.8) / 5
-    return x, labels, weights, skip
+    unembedding = torch.randn(vocab, outer, generator=generator, dtype=torch.float64) / 2
+    return x, labels, weights, unembedding, skip
 
 
-def one_step_at_a_time(layer, x, labels, weights, skip):
-    """Each position with the weights a gradient step on all earlier ones gives, by autograd."""
+def one_step_at_a_time(layer, x, labels, weights, unembedding, skip):
+    """Each position with the weights a gradient step on each earlier one gives, by autograd.
+
+    The step that position s gave has faded by 2^(-(t-1-s) / half-life) when t reads.
+    """
     slow = {name: layer.get_parameter(name).detach().requires_grad_() for name in FAST}
+    kinds = {"w1": "first", "b1": "first", "w2": "second", "b2": "second"}
 
     def block(p, x, skip):
         z2 = (x @ p["w1"] + p["b1"]).relu() ** 2 @ p["w2"] + p["b2"]
         return F.layer_norm(z2, z2.shape[-1:], p["alpha"], p["beta"], layer.eps) + skip
 
+    def left(name, age):
+        steps = layer.log_steps[name].exp()
+        kind = kinds.get(name, "norm")
+        if kind not in layer.log_half_lives:
+            return steps.sum()
+        return (steps * 2.0 ** (-age / layer.log_half_lives[kind].exp())).sum()
+
     outputs = torch.zeros_like(skip)
     for lane in range(x.shape[0]):
+        gradients = []
         for t in range(x.shape[1]):
-            y = block(slow, x[lane, :t], skip[lane, :t])
-            nll = F.cross_entropy(layer.unembed(y), labels[lane, :t], reduction="none")
-            loss = (nll * weights[lane, :t]).sum()
-            gradients = torch.autograd.grad(loss, list(slow.values()))
-            fast = {
-                name: value - layer.step_sizes[name] * gradient
-                if name in layer.step_sizes
-                else value
-                for (name, value), gradient in zip(slow.items(), gradients, strict=True)
-            }
+            fast = dict(slow)
+            for s, gradient in enumerate(gradients):
+                for name in layer.log_steps:
+                    fast[name] = fast[name] - left(name, t - 1 - s) * gradient[name]
             outputs[lane, t] = block(fast, x[lane, t], skip[lane, t])
+            y = block(slow, x[lane, t], skip[lane, t])
+            nll = F.cross_entropy(y @ unembedding.mT, labels[lane, t]) * weights[lane, t]
+            gradients.append(
+                dict(zip(FAST, torch.autograd.grad(nll, list(slow.values())), strict=True))
+            )
     return outputs.detach()
 
 
+@pytest.mark.parametrize("lives", LIVES.values(), ids=LIVES)
 @pytest.mark.parametrize("fast", [FAST, ("w1",), ("w2",), ("b1", "alpha"), ("b2", "beta"), ()])
-def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast):
-    layer = small_layer(fast)
+def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast, lives):
+    layer = small_layer(fast, lives=lives)
     streams = small_streams(layer, lanes=2, length=12)
     expected = one_step_at_a_time(layer, *streams)
     with torch.no_grad():
-        slow, found = layer(*streams)
+        slow, found, _ = layer(*streams)
+        _, chunked, _ = layer(*streams, chunk=4)
     close(found, expected, 1e-12)
+    close(chunked, expected, 1e-12)
     if fast:
         assert (found - slow).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
+def test_the_written_out_gradient_is_autograds(slice_bytes, monkeypatch):
+    monkeypatch.setattr("tta_bench_methods.fwl_layer.SLICE_BYTES", slice_bytes)
+    layer = small_layer()
+    x, labels, weights, unembedding, skip = small_streams(layer, lanes=2, length=6)
+    y = layer.slow(x, skip).y
+    with torch.no_grad():
+        written = loss_gradient(y, labels, weights, unembedding)
+        through = loss_gradient(y, labels, weights, lambda y: y @ unembedding.mT)
+    close(written, through, 1e-14)
+
+
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_streaming_equals_one_shot(data):
     """Any cut into chunks; lanes of different lengths; the last label of a chunk comes late."""
     fast = data.draw(st.sampled_from([FAST, ("w2",), ("w1", "b2", "alpha")]))
+    lives = data.draw(st.sampled_from(list(LIVES.values())))
     length = data.draw(st.integers(1, 14))
     lengths = data.draw(st.lists(st.integers(0, length), min_size=1, max_size=3))
     cuts = data.draw(st.lists(st.integers(0, length), max_size=5))
-    layer = small_layer(fast)
-    x, labels, weights, skip = small_streams(layer, len(lengths), length)
+    layer = small_layer(fast, lives=lives)
+    x, labels, weights, unembedding, skip = small_streams(layer, len(lengths), length)
     weights = weights * (torch.arange(length) < torch.tensor(lengths)[:, None])
     state = layer.empty_state(len(lengths))
     pieces = []
@@ -163,13 +200,31 @@ def test_streaming_equals_one_shot(data):
         for start, stop in pairwise(sorted({0, length, *cuts})):
             slow = layer.slow(x[:, start:stop], skip[:, start:stop])
             inside, last = slice(start, stop - 1), slice(stop - 1, stop)
-            writes = layer.writes(slow.at(slice(0, -1)), labels[:, inside], weights[:, inside])
+            writes = layer.writes(
+                slow.at(slice(0, -1)), labels[:, inside], weights[:, inside], unembedding
+            )
             pieces.append(layer.read(slow, writes, state))
             state = layer.write(writes, state)
             final = slow.at(torch.full((len(lengths), 1), stop - 1 - start))
-            state = layer.write(layer.writes(final, labels[:, last], weights[:, last]), state)
-        _, expected = layer(x, labels, weights, skip)
+            final = layer.writes(final, labels[:, last], weights[:, last], unembedding)
+            state = layer.write(final, state)
+        _, expected, after = layer(x, labels, weights, unembedding, skip)
     close(torch.cat(pieces, dim=1), expected, 1e-12)
+    for name, value in after.items():
+        close(state[name], value, 1e-12)
+
+
+def test_a_fresh_chunk_knows_nothing_of_what_was_before():
+    layer = small_layer(lives=(6.0,))
+    x, labels, weights, unembedding, skip = small_streams(layer, lanes=2, length=12)
+    fresh = torch.tensor([[False, True, False], [False, False, False]])
+    with torch.no_grad():
+        _, found, _ = layer(x, labels, weights, unembedding, skip, 4, fresh)
+        _, whole, _ = layer(x, labels, weights, unembedding, skip, 4)
+        rest = (v[:1, 4:] for v in (x, labels, weights))
+        _, alone, _ = layer(*rest, unembedding, skip[:1, 4:], 4)
+    close(found[0, 4:], alone[0], 1e-12)
+    close(found[1], whole[1], 1e-12)
 
 
 # --- the method -----------------------------------------------------------------------------
@@ -182,7 +237,7 @@ def exact_model():
 
 def fwl(model, lanes=1, **params):
     # Random models have large unembeddings: a larger reach makes the adaptation visible.
-    return make_method(model, "fwl", lanes, **({"step": 3.0, "reach": 30.0} | params))
+    return make_method(model, "fwl-untrained", lanes, **({"step": 3.0, "reach": 30.0} | params))
 
 
 def one_shot(model, document):
@@ -198,7 +253,9 @@ def one_shot(model, document):
             )
             labels = ids[:, 1:]
             weights = torch.full(labels.shape, 1 / 1024, dtype=torch.float64)
-            _, fast = method.layer(unit_scale(hidden), labels, weights, hidden)
+            _, fast, _ = method.layer(
+                unit_scale(hidden), labels, weights, method.unembedding, hidden
+            )
             return F.cross_entropy(model.unembed(fast).mT, labels, reduction="none")[0].numpy()
 
     return losses
@@ -294,7 +351,7 @@ def test_scoring_changes_nothing_and_does_not_see_the_future(llama):
 def test_repetition_is_learned(llama):
     """The document repeats a phrase: the defaults must profit on a model that knows nothing."""
     document = random_document("d", 240, 8)
-    found = run_method(make_method(llama, "fwl"), [document])["d"]
+    found = run_method(make_method(llama, "fwl-untrained"), [document])["d"]
     plain = run_method(make_method(llama, "none"), [document])["d"]
     assert found[120:].mean() < plain[120:].mean() - 0.02
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tta_bench.model import LanguageModel
     from tta_bench.registry import register
     from tta_bench.scores import LaneScores, Logits, Scores
+    from tta_bench.slow_weights import SlowWeights
     from tta_bench.window import Window
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "Method": "method",
     "MethodError": "errors",
     "Scores": "scores",
+    "SlowWeights": "slow_weights",
     "StepShape": "method",
     "UsageError": "errors",
     "Window": "window",
@@ -43,6 +45,7 @@ __all__ = [
     "Method",
     "MethodError",
     "Scores",
+    "SlowWeights",
     "StepShape",
     "UsageError",
     "Window",

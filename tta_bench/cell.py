@@ -245,7 +245,12 @@ class Cell:
         length = len(document.token_ids) + prefixed
         cached = self.protocol.context if self.protocol.context_mode == "cache" else 0
         return [
-            StepShape(span.stop - span.start, span.scored, min(cached, span.start))
+            StepShape(
+                span.stop - span.start,
+                span.scored,
+                min(cached, span.start),
+                span.stop - span.scored,
+            )
             for span in self.protocol.plan(length)
         ]
 
@@ -293,6 +298,7 @@ class Cell:
                 "params": choice.params,
                 "source_sha256": source_hash(choice.cls),
                 "family": available()[choice.name].family,
+                "artifacts": choice.cls.artifacts(choice.params, model),
             },
             protocol=self.protocol.to_dict(),
             prefix_id=self.prefix_id,

@@ -67,7 +67,8 @@ def build_manifest(
         model: `name`, `random_weights`, and the provenance its loader gave (hashes, revision).
         dataset: `spec`, `fingerprint`, `documents`, `tokens`, and the limits `limit`,
             `max_tokens`, `min_tokens` where they were given.
-        method: `name`, `spec`, `params` (a dataclass or a mapping), `source_sha256`, `family`.
+        method: `name`, `spec`, `params` (a dataclass or a mapping), `source_sha256`, `family`, and
+            `artifacts`, hashes of the files it loads.
         protocol: `Protocol.to_dict()`.
         prefix_id: the id of the prefix token in use, None if there is none.
         dtype: of the model's weights, such as `float32`.
@@ -106,11 +107,17 @@ def run_key(manifest: Mapping[str, Any]) -> str:
     parts = setting(manifest) | {
         "method": {
             name: manifest["method"].get(name) for name in ("name", "params", "source_sha256")
-        },
+        }
+        | _artifacts(manifest["method"]),
         "seeds": manifest.get("seeds"),
     }
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return f"{KEY_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _artifacts(method: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes of the files a method loads; methods that load none have the keys they always had."""
+    return {"artifacts": method["artifacts"]} if method.get("artifacts") else {}
 
 
 def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     limits = ("limit", "max_tokens", "min_tokens")
     return {
         "engine_version": manifest.get("engine_version"),
-        "model": _model_identity(manifest["model"]),
+        "model": model_identity(manifest["model"]),
         "dtype": manifest.get("dtype"),
         "dataset": {
             "fingerprint": dataset.get("fingerprint") or dataset.get("spec"),
@@ -135,7 +142,8 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+def model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a model from any other: hashes or commit of its files, else its name."""
     hashes = {name: value for name, value in model.items() if name.endswith("sha256") and value}
     if model.get("commit"):
         hashes["commit"] = model["commit"]

@@ -9,7 +9,7 @@ from tta_bench.errors import MethodError
 from tta_bench.scores import Scores
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tta_bench.model import LanguageModel
     from tta_bench.window import Window
@@ -26,6 +26,8 @@ class StepShape(NamedTuple):
     """Predictions scored (the last of the inputs)."""
     past: int
     """Keys carried in from before the window."""
+    start: int = 0
+    """Tokens of the stream before the first one scored, for methods whose steps grow."""
 
 
 class Method:
@@ -47,6 +49,10 @@ class Method:
     @dataclass
     class Params:
         """Hyper-parameters, one field each with a default."""
+
+    @dataclass
+    class Slow:
+        """How slow weights are made, one field each with a default; see `slow_weights`."""
 
     def __init__(self, model: LanguageModel, params: Any, lanes: int):
         self.model = model
@@ -73,6 +79,35 @@ class Method:
     def probe_params(cls, params: Any) -> Any:
         """Hyper-parameters for probes on tiny models: cheaper where `prepare` is expensive."""
         return params
+
+    @classmethod
+    def artifacts(cls, params: Any, model: LanguageModel) -> dict[str, str]:
+        """Hashes of the files it will load, by what they are: part of the key of a run."""
+        return {}
+
+    @classmethod
+    def slow_weights(cls, model: LanguageModel, slow: Any) -> nn.Module | None:
+        """A fresh module of what `tta-bench train` trains; None: the model's own body alone.
+
+        The module stands between the body and the unembedding while whole streams are read:
+
+            empty_state(lanes) -> state: tensors by name, each [lanes, ...]
+            forward(hidden, labels, mask, unembedding, chunk, fresh, state) -> (outputs, state)
+
+        with hidden and outputs [B, T, d], labels [B, T], mask [B, T] (False at padding), fresh
+        [B, T / chunk] (True where a chunk begins another document, whose state is empty) and the
+        unembedding as a matrix [V, d], or a function where it is no plain one. outputs[:, t] may
+        depend on labels[:, s] for s < t only. It may define compile_parts(), called before
+        training on a GPU.
+
+        Args:
+            model: the base model.
+            slow: an instance of `Slow`.
+
+        Raises:
+            MethodError: the method has nothing to train.
+        """
+        raise MethodError(f"{cls.__name__} has no slow weights to train.")
 
     def prepare(self) -> None:
         """One-off work before the first document, such as building modules."""

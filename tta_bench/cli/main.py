@@ -33,7 +33,7 @@ app.command("rm")(rm.rm)
 app.command("export")(export.export)
 app.add_typer(list_command.app, name="list")
 app.command("new-method")(new_method.new_method)
-app.add_typer(train.app, name="train")
+app.command("train")(train.train)
 
 
 def _print_version(wanted: bool) -> None:

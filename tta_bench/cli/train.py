@@ -1,58 +1,106 @@
-"""``tta-bench train``: offline training. Torch and transformers are imported by the command that
-needs them.
-"""
+"""`tta-bench train`: offline training of slow weights. PyTorch is imported by what needs it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Train offline, from a recipe.")
 
-
-@app.callback()
-def train() -> None:
-    """Train offline, from a recipe."""
-
-
-@app.command("lm")
-def train_lm(
-    config: Annotated[Path, typer.Option(help="The recipe, a YAML file.")],
+def train(
+    method: Annotated[
+        str | None,
+        typer.Argument(
+            help="Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
+            "alone. Default: the recipe's."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model: see tta-bench list models.")
+    ] = None,
+    body: Annotated[
+        Literal["frozen", "joint", "scratch"] | None,
+        typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Texts to train on: see tta-bench list datasets. Default: the recipe's."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training, if they are over before the steps.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the model [default: results/train/NAME].")
+        Path | None, typer.Option(help="Folder of log and weights [default: results/train/NAME].")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    prepared: Annotated[
+        Path | None, typer.Option(help="Folder of texts that were prepared elsewhere.")
+    ] = None,
     prepare_only: Annotated[
-        bool,
-        typer.Option("--prepare-only", help="Stop once texts, tokenizer and tokens are there."),
+        bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the measured numbers as one JSON object.")
+        bool, typer.Option("--json", help="Print what it took as one JSON object.")
     ] = False,
 ) -> None:
-    """Train a small language model: fetch texts, make a tokenizer, train, score held-out files."""
-    from tta_bench.training.prepare import prepare
-    from tta_bench.training.recipe import load_recipe
+    """Train the slow weights of a method, on a frozen model or together with it.
 
-    recipe = load_recipe(config)
+    The same command again goes on from the last checkpoint. Several GPUs: torchrun
+    --nproc-per-node N -m tta_bench train ... For example:
+
+    tta-bench train fwl --base smollm2-135m --dataset builtin:stdlib --steps 500
+    """
+    from tta_bench.errors import UsageError
+    from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
+
+    changes = {
+        "method": method,
+        "base": base,
+        "body": body,
+        "dataset": dataset,
+        "steps": steps,
+        "minutes": minutes,
+    }
+    recipe: Recipe
+    if config is not None:
+        recipe = load_recipe(config, **changes)
+    else:
+        if method is None:
+            raise UsageError("name a method to train, such as fwl, or a recipe with --config.")
+        recipe = make_recipe({"name": method.split(":")[0]}, changes, "the command line")
     folder = output or Path("results") / "train" / recipe.name
-    prepared = prepare(recipe, folder / "prepared", lambda line: typer.echo(line, err=True))
-    if prepare_only:
-        numbers = json.loads((prepared / "prepared.json").read_text(encoding="utf-8"))
-    else:
-        from tta_bench.training.lm import train
 
-        numbers = train(recipe, prepared, folder, device)
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if prepare_only:
+        _prepare_only(recipe, folder, say)
+        return
+    from importlib.util import find_spec
+
+    if find_spec("accelerate") is None:
+        raise UsageError("Training needs the package accelerate: pip install 'tta-bench[train]'.")
+    from tta_bench.training.train import train as run
+
+    facts = run(recipe, folder, device, say, prepared)
     if as_json:
-        typer.echo(json.dumps(numbers))
-    elif prepare_only:
-        typer.echo(f"Prepared data is in {prepared}.")
-    else:
-        scores = numbers["heldout"]["all"]
-        typer.echo(
-            f"Model and card are in {folder}: held-out loss {scores['nats_per_token']:.4f} nats "
-            f"per token, {scores['bits_per_byte']:.4f} bits per byte."
-        )
+        typer.echo(json.dumps(facts))
+        return
+    took = facts["training"]
+    typer.echo(
+        f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}."
+    )
+
+
+def _prepare_only(recipe: object, folder: Path, say: object) -> None:
+    from tta_bench.model.load import load_model
+    from tta_bench.training.train import training_texts
+
+    model = load_model(recipe.base, device="cpu")  # type: ignore[attr-defined]
+    training_texts(recipe, folder, model, say, None)  # type: ignore[arg-type]

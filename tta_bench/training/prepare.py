@@ -1,16 +1,17 @@
-"""Stage one: a recipe's packages become a folder that can be trained on without a network.
+"""From a corpus to a folder that can be trained on without a network.
 
-``prepared/`` then holds ``train.npy`` (uint16 token ids, documents wrapped in BOS and EOS, one
-after another), ``heldout.jsonl`` (the held-out files in full), the tokenizer, and ``prepared.json``
-(what went in, what was dropped, and xz's figures).
+``prepared/`` then holds ``ids.npy`` and ``starts.npy`` (the documents' tokens, see
+`streams.TokenArray`), ``heldout.jsonl`` (the held-out files in full), and ``prepared.json`` (what
+went in, what was dropped, and xz's figures).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,31 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tta_bench.errors import DocumentError
-from tta_bench.training.corpus import Corpus, TrainingText
-from tta_bench.training.recipe import Recipe, Source
-from tta_bench.training.tokenizer import BOS, EOS, save_tokenizer, train_tokenizer
+from tta_bench.training.corpus import Texts, TrainingText
+from tta_bench.training.recipe import Corpus, Source
+from tta_bench.training.streams import TokenArray
 
 Say = Callable[[str], None]
 
 
-def prepare(recipe: Recipe, folder: Path, say: Say = print) -> Path:
-    """Fills ``folder`` unless it already holds what this recipe prepares; returns it."""
+def prepare(
+    corpus: Corpus, folder: Path, tokenizer: Tokenizer, prefix: int, say: Say = print
+) -> Path:
+    """Fills ``folder`` unless it already holds what this corpus prepares; returns it.
+
+    ``tokenizer`` is the base's, and ``prefix`` the token that stands before each document.
+    """
     summary_path = folder / "prepared.json"
+    wanted = f"{corpus.digest}-{_digest(tokenizer)}"
     if summary_path.is_file():
-        if json.loads(summary_path.read_text()).get("recipe") == recipe.prepare_hash:
+        if json.loads(summary_path.read_text()).get("corpus") == wanted:
             say(f"prepared data found in {folder}")
             return folder
         summary_path.unlink()  # written last, so a stop half-way never looks finished
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(recipe)
+    texts = Texts(corpus)
     documents: list[TrainingText] = []
-    for document in corpus:
+    for document in texts:
         if not documents or documents[-1].source != document.source:
             say(f"reading {document.source}")
         documents.append(document)
@@ -44,24 +51,20 @@ def prepare(recipe: Recipe, folder: Path, say: Say = print) -> Path:
     heldout = [d for d in documents if d.heldout]
     if not train:
         raise DocumentError(
-            "Every document of the recipe is held out or dropped: nothing is left to train on."
+            "Every document of the corpus is held out or dropped: nothing is left to train on."
         )
-
-    sample = _sample(train, recipe.prepare.tokenizer_sample_mb)
-    say(f"training the tokenizer on {sum(map(len, sample)) / 1e6:.0f} M characters")
-    tokenizer = train_tokenizer(iter(sample), recipe.prepare.vocab_size)
-    save_tokenizer(tokenizer, folder, int(recipe.model.get("max_position_embeddings", 1024)))
     say("tokenising")
-    tokens, counts = _encode(tokenizer, train)
-    np.save(folder / "train.npy", tokens)
+    tokens, counts = encode(tokenizer, ((d.domain, d.text) for d in train), prefix)
+    np.save(folder / "ids.npy", tokens.ids)
+    np.save(folder / "starts.npy", tokens.starts)
     with open(folder / "heldout.jsonl", "w", encoding="utf-8") as out:
         for d in heldout:
             row = {"domain": d.domain, "key": d.key, "bytes": d.n_bytes, "text": d.text}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
     say("compressing the held-out text with xz for comparison")
     summary = {
-        "recipe": recipe.prepare_hash,
-        "packages": [_package(source) for source in recipe.prepare.sources],
+        "corpus": wanted,
+        "packages": [_package(source) for source in corpus.sources],
         "train": {
             domain: {
                 "documents": sum(d.domain == domain for d in train),
@@ -74,42 +77,48 @@ def prepare(recipe: Recipe, folder: Path, say: Say = print) -> Path:
             domain: _compressed([d for d in heldout if d.domain == domain])
             for domain in dict.fromkeys(d.domain for d in heldout)
         },
-        "dropped": dict(corpus.dropped),
-        "dropped_evaluation_copies": corpus.dropped_evaluated,
+        "dropped": dict(texts.dropped),
+        "dropped_evaluation_copies": texts.dropped_evaluated,
     }
     summary_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return folder
 
 
-def _sample(documents: list[TrainingText], megabytes: float) -> list[str]:
-    """Documents spread evenly over the corpus, each domain with an equal share of the sample."""
-    chosen: list[str] = []
-    domains = dict.fromkeys(d.domain for d in documents)
-    for domain in domains:
-        texts = [d.text for d in documents if d.domain == domain]
-        total, room = sum(map(len, texts)), megabytes * 1e6 / len(domains)
-        keep = min(1.0, room / max(total, 1))
-        # Cutting each text keeps the mix of sources that whole documents, few and large, would
-        # upset.
-        chosen += [text[: max(1, int(len(text) * keep))] for text in texts]
-    return chosen
-
-
-def _encode(
-    tokenizer: Tokenizer, documents: list[TrainingText]
-) -> tuple[np.ndarray, dict[str, int]]:
-    bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+def encode(
+    tokenizer: Tokenizer, texts: Iterable[tuple[str, str]], prefix: int
+) -> tuple[TokenArray, dict[str, int]]:
+    """(domain, text) pairs as one token array, and the tokens of each domain."""
     counts: dict[str, int] = {}
     parts: list[np.ndarray] = []
-    for start in range(0, len(documents), 256):  # batches bound the memory of the encodings
-        batch = documents[start : start + 256]
-        for document, encoding in zip(
-            batch, tokenizer.encode_batch_fast([d.text for d in batch]), strict=True
-        ):
-            ids = np.array([bos, *encoding.ids, eos], dtype=np.uint16)
-            counts[document.domain] = counts.get(document.domain, 0) + len(ids)
-            parts.append(ids)
-    return np.concatenate(parts), counts
+    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    for batch in _batches(texts, 256):  # batches bound the memory of the encodings
+        encodings = tokenizer.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
+        for (domain, _), encoding in zip(batch, encodings, strict=True):
+            parts.append(np.array([prefix, *encoding.ids], dtype=kind))
+            counts[domain] = counts.get(domain, 0) + len(encoding.ids)
+    starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return TokenArray(np.concatenate(parts), starts), counts
+
+
+def load_prepared(folder: Path) -> TokenArray:
+    """The token array of a prepared folder, mapped into memory."""
+    return TokenArray(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "starts.npy"))
+
+
+def _batches(items: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _digest(tokenizer: Tokenizer) -> str:
+    words = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
 def _compressed(documents: list[TrainingText]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The YAML recipe of a language model: which texts, which model, which schedule.
+"""The YAML recipe of a training: which method on which base, which texts, which schedule.
 
-One recipe (``suites/train/tiny.yaml``) drives both stages, so this file imports nothing that only
-one of them needs.
+It is stored with what it makes. Both stages read it, so this file imports nothing that only one of
+them needs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import UsageError
+
+BODIES = {
+    "frozen": "the base's body stays as it is",
+    "joint": "the base's body is trained, too",
+    "scratch": "a body of the base's shape is trained from fresh weights",
+}
 
 
 @dataclass(frozen=True)
@@ -36,55 +42,108 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """Stage one: texts in, a tokenizer and a flat array of token ids out."""
+class Corpus:
+    """Texts from packages: which ones, and what is kept of them."""
 
     sources: tuple[Source, ...]
-    vocab_size: int = 4096
-    tokenizer_sample_mb: float = 40.0
     heldout_fraction: float = 0.015  # by file: decided by a hash of the file's name
     heldout_files: tuple[str, ...] = ()  # patterns of `package/path` held out whatever the hash
     min_document_chars: int = 400
     max_document_chars: int = 8_000_000
+    base: Path = Path()  # folder of the recipe: local sources are relative to it
+
+    @property
+    def digest(self) -> str:
+        """Changes when the prepared folder would."""
+        values = dataclasses.asdict(dataclasses.replace(self, base=Path()))
+        text = json.dumps(values, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Stage two. The learning rate falls with the fraction of the budget used, in steps or in
-    minutes, whichever is further.
+    """How it is trained. The learning rate falls to zero with the share of the budget used, in
+    steps or in minutes, whichever is further; only steps alone can be repeated bit for bit.
     """
 
-    max_minutes: float = 8.0  # the training loop; compiling and the held-out pass come on top
-    max_steps: int = 20_000
-    batch_size: int = 128  # windows of `model.max_position_embeddings` tokens
-    accumulate: int = 1  # each step sums the gradients of this many batches
+    steps: int = 1000
+    minutes: float = 0.0  # of training, compiling not counted; 0: as long as the steps take
+    lanes: int = 32  # documents read side by side, over all processes
+    batch: int = 0  # lanes in one forward pass of one process; 0: all of them
+    segment: int = 2048  # tokens of each lane in a step
+    windows: tuple[int, ...] = (256,)  # that the body reads at once; lanes take them in turn
+    chunk: int = 256  # of the method's updates while training; no result depends on it
     learning_rate: float = 3e-3
-    warmup_steps: int = 200
+    rate_factor: float = 10.0  # on it, for step sizes and half-lives, which are logarithms
+    warmup_steps: int = 100
     weight_decay: float = 0.1
     adam_beta2: float = 0.95
     clip: float = 1.0
     log_every: int = 50
+    checkpoint_every: int = 500
     compile: bool = True  # on CUDA only: on a CPU it costs more than it earns
-    workers: int = 4  # processes that cut windows
+    workers: int = 4  # processes that cut segments, on CUDA
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """A training, whole."""
+
     name: str
-    prepare: Preparation
-    model: dict[str, Any] = field(default_factory=dict)  # arguments of transformers.LlamaConfig
+    method: str = "none"  # as `tta-bench train` takes it: NAME:key=value,...
+    base: str = "builtin:tiny"
+    body: str = "frozen"
+    dataset: str = ""  # as `tta-bench eval --dataset` takes it, or a corpus
+    corpus: Corpus | None = None
     train: Schedule = field(default_factory=Schedule)
-    base: Path = Path()  # folder of the recipe: local sources are relative to it
 
-    @property
-    def prepare_hash(self) -> str:
-        """Changes when the prepared folder would."""
-        text = json.dumps(dataclasses.asdict(self.prepare), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def __post_init__(self) -> None:
+        if self.body not in BODIES:
+            raise UsageError(f"body must be one of {', '.join(BODIES)}, not {self.body!r}.")
+        if bool(self.dataset) == (self.corpus is not None):
+            raise UsageError("a training needs either a dataset (--dataset) or a recipe's corpus.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored with what it made; the corpus by its hash."""
+        values = dataclasses.asdict(self)
+        values["corpus"] = None if self.corpus is None else self.corpus.digest
+        return json.loads(json.dumps(values, default=str))
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, **changes: Any) -> Recipe:
+    """The recipe of a file, with what the command line says on top.
+
+    Args:
+        changes: fields of `Recipe`, and of `Schedule`, that replace the file's; None changes
+            nothing.
+
+    Raises:
+        UsageError: it cannot be read, or has an unknown key or an impossible value.
+    """
+    raw = _read(path)
+    corpus = raw.pop("corpus", None)
+    if isinstance(corpus, str):  # recipes on the same texts name one file that lists them
+        corpus = _read(path.parent / corpus).get("corpus")
+    values = {"name": path.stem, **raw}
+    if corpus is not None:
+        values["corpus"] = _corpus(corpus, path.resolve().parent)
+    return make_recipe(values, changes, str(path))
+
+
+def make_recipe(values: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a mapping and changes; see `load_recipe`."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    schedule = {f.name for f in dataclasses.fields(Schedule)}
+    train = {**(values.get("train") or {}), **{k: v for k, v in given.items() if k in schedule}}
+    whole = {**values, **{k: v for k, v in given.items() if k not in schedule}}
+    if given.get("dataset"):
+        whole["corpus"] = None
+    whole["train"] = _build(Schedule, train, f"{where}: train")
+    return _build(Recipe, whole, where)
+
+
+def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -94,27 +153,27 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"The recipe {str(path)!r} cannot be read: {reason}.") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("prepare"), dict):
-        raise UsageError(f"The recipe {str(path)!r} needs the sections prepare, model and train.")
-    prepare = dict(raw["prepare"])
+    if not isinstance(raw, dict):
+        raise UsageError(f"The recipe {str(path)!r} must be a mapping of keys such as method.")
+    return {key: value for key, value in raw.items() if not str(key).startswith("x-")}
+
+
+def _corpus(raw: Any, base: Path) -> Corpus:
+    if not isinstance(raw, dict):
+        raise UsageError("a corpus is a mapping with the key domains, or the name of a recipe.")
+    values = dict(raw)
     sources = []
-    for domain, entries in (prepare.pop("domains", None) or {}).items():
+    for domain, entries in (values.pop("domains", None) or {}).items():
         for entry in entries:
-            source = _build(Source, {"domain": domain, **entry}, f"prepare.domains.{domain}")
+            source = _build(Source, {"domain": domain, **entry}, f"corpus.domains.{domain}")
             if bool(source.package) == bool(source.folder):
                 raise UsageError(
-                    f"Each source in prepare.domains.{domain} needs either a package or a folder."
+                    f"Each source in corpus.domains.{domain} needs either a package or a folder."
                 )
             sources.append(source)
     if not sources:
-        raise UsageError(f"The recipe {str(path)!r} lists no sources under prepare.domains.")
-    return Recipe(
-        name=str(raw.get("name", path.stem)),
-        prepare=_build(Preparation, {**prepare, "sources": sources}, "prepare"),
-        model=dict(raw.get("model") or {}),
-        train=_build(Schedule, raw.get("train") or {}, "train"),
-        base=path.resolve().parent,
-    )
+        raise UsageError("The corpus lists no sources under corpus.domains.")
+    return _build(Corpus, {**values, "sources": sources, "base": base}, "corpus")
 
 
 def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
@@ -128,7 +187,8 @@ def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     casts = {"int": int, "float": float, "bool": bool, "str": str}
     built = {}
     for key, value in values.items():
-        cast = casts.get(str(fields[key].type), tuple)
+        kind = str(fields[key].type)
+        cast = tuple if kind.startswith("tuple") else casts.get(kind, lambda same: same)
         try:
             built[key] = cast(value)
         except (TypeError, ValueError):

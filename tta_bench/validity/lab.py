@@ -45,7 +45,7 @@ class Subject:
         """
         name, values = split_spec(spec)
         method = load(name)
-        return cls(name, method, build(method.Params, values, name))
+        return cls(name, method, method.probe_params(build(method.Params, values, name)))
 
     @property
     def spec(self) -> str:

@@ -60,6 +60,9 @@ def off(lab: Lab) -> Found:
             continue
         found.append((largest_difference(plain, rows), named))
     if not found:
+        declared = getattr(lab.subject.cls, "off", None)
+        if declared == {}:
+            return "skip", None, "—", "It declares that no setting makes it the frozen model."
         sentence = refused or (
             f"No switch known: name it in the class, off = {{'lr': 0}} "
             f"(looked for {', '.join(SWITCHES[:6])}, ...)."
@@ -75,10 +78,12 @@ def off(lab: Lab) -> Found:
 
 
 def switches(subject: Subject) -> Iterator[dict[str, Any]]:
-    """Values that should switch the method off; what its class declares in `off` goes first."""
+    """Values that should switch the method off; what its class declares in `off` goes first, and
+    an empty one says that nothing does."""
     declared = getattr(subject.cls, "off", None)
     if isinstance(declared, dict):
-        yield dict(declared)
+        if declared:
+            yield dict(declared)
         return
     fields = {field.name for field in dataclasses.fields(subject.params)}
     known: dict[str, Any] = {name: 0.0 for name in SWITCHES if name in fields}

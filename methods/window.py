@@ -1,0 +1,82 @@
+"""`window`: no adaptation, but more context: the control that every gain must be held against.
+
+The last `context` tokens before the chunk are read again with it, so that the frozen model sees
+a window of context + chunk. The same as `none` under the protocol `--context N --context-mode
+recompute`, but as a row of the same table: spending FLOPs on context is what adaptation competes
+with. The state of a lane is the tokens themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from tta_bench import Method, Scores, StepShape, UsageError, Window, register
+
+
+@register("window")
+class WiderWindow(Method):
+    """No adaptation, a longer context: the frozen model reads the last tokens again."""
+
+    family = "context"
+    off = {"context": 0}
+
+    @dataclass
+    class Params:
+        """How much more is read."""
+
+        context: int = field(default=1024, metadata={"help": "tokens left of the chunk"})
+
+        def __post_init__(self) -> None:
+            if self.context < 0:
+                raise ValueError("context must be at least 0.")
+
+    @classmethod
+    def probe_params(cls, params: Params) -> Params:
+        return replace(params, context=min(params.context, 24))  # few positions there
+
+    def prepare(self) -> None:
+        most = self.model.max_positions
+        if most is not None and self.params.context >= most:
+            raise UsageError(
+                f"window: context={self.params.context} does not fit into the {most} positions of "
+                f"{self.model.name}; choose a smaller one."
+            )
+
+    def init_state(self) -> dict[str, Tensor]:
+        """The last inputs [context], the newest last, and how many of them there are."""
+        device = self.model.device
+        return {
+            "tokens": torch.zeros(self.params.context, dtype=torch.int64, device=device),
+            "filled": torch.zeros((), dtype=torch.int64, device=device),
+        }
+
+    def score(self, window: Window) -> Scores:
+        return self.model.logits(self._wider(window) if self.params.context else window)
+
+    def _wider(self, window: Window) -> Window:
+        """The chunk behind the lane's own context, in place of what the protocol shows of it."""
+        filled, context = self.state["filled"], self.params.context
+        lengths = torch.where(window.scored > 0, filled + window.scored, 0)
+        columns = torch.arange(int(lengths.max()), device=lengths.device)[None, :]
+        both = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)
+        places = (context - filled[:, None] + columns).clamp(max=both.shape[1] - 1)
+        ids = both.gather(1, places).masked_fill(columns >= lengths[:, None], 0)
+        return Window(ids, lengths, window.scored, window.chunk_size)
+
+    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
+        if self.params.context == 0:
+            return
+        for lane, n in window.scored_lanes():
+            held = torch.cat([self.state["tokens"][lane], window.chunk_ids[lane, :n]])
+            self.state["tokens"][lane] = held[-self.params.context :]
+            self.state["filled"][lane] += n
+        self.state["filled"].clamp_(max=self.params.context)
+
+    def flops(self, shape: StepShape) -> float:
+        if self.params.context == 0:
+            return self.model.cost.forward(shape)
+        context = min(self.params.context, shape.start)
+        return self.model.cost.forward(StepShape(context + shape.scored, shape.scored, 0))

@@ -1,0 +1,157 @@
+"""Training streams: lanes that each walk one document after another, cut into segments.
+
+A document is read in windows of W tokens, exactly as in evaluation: window k predicts tokens
+kW .. kW+W-1 of the document, from the prefix token and the tokens before. Its last window is padded.
+A *segment* is what a lane reads in one training step, T tokens: one or several windows, in which one
+document may end and the next begin, at a window's edge. Nothing depends on how the lanes are spread
+over processes or accumulated batches.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tta_bench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TokenArray:
+    """Documents as one array of token ids, each behind its prefix token.
+
+    Attributes:
+        ids: [all tokens] of any integer type.
+        starts: [documents + 1] int64, where each document begins; the last is the end of `ids`.
+    """
+
+    ids: NDArray
+    starts: NDArray[np.int64]
+
+    @property
+    def tokens(self) -> int:
+        """Predictions in one pass over all documents."""
+        return int(self.starts[-1]) - len(self.starts) + 1
+
+
+class LaneSegments(Dataset[int]):
+    """`steps` x `lanes` segments; item i is lane i % lanes at step i // lanes.
+
+    Args:
+        documents: what is read, each once an epoch, in an order drawn anew for each.
+        lanes: L, streams side by side.
+        windows: lengths W; lane l reads in windows of `windows[l % len(windows)]`.
+        segment: T, a multiple of every W.
+        chunk: a divisor of every W; where a document begins is told by chunk.
+        steps: how many segments each lane has.
+        seed: of the documents' order.
+
+    Raises:
+        UsageError: lengths that do not divide, or no document of two tokens.
+    """
+
+    def __init__(
+        self,
+        documents: TokenArray,
+        lanes: int,
+        windows: Sequence[int],
+        segment: int,
+        chunk: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        if any(segment % window or window % chunk for window in windows):
+            raise UsageError(
+                f"the segment ({segment}) must be a multiple of every window "
+                f"({', '.join(map(str, windows))}), and each window of the chunk ({chunk})."
+            )
+        if lanes % len(windows):
+            raise UsageError(f"{lanes} lanes cannot be shared evenly by {len(windows)} windows.")
+        self.documents, self.lanes, self.windows = documents, lanes, tuple(windows)
+        self.segment, self.chunk, self.steps, self.seed = segment, chunk, steps, seed
+        # Longer windows first, so that lanes that share a window lie side by side in any batch.
+        self._plans = self._deal()
+
+    def __len__(self) -> int:
+        return self.steps * self.lanes
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def window_of(self, lane: int) -> int:
+        """W of a lane."""
+        return self.windows[lane % len(self.windows)]
+
+    @property
+    def filled(self) -> float:
+        """Share of the slots that hold a token, not padding."""
+        held = sum(int(lengths.sum()) for _, lengths in self._plans)
+        slots = sum(len(lengths) * self.window_of(i) for i, (_, lengths) in enumerate(self._plans))
+        return held / slots
+
+    def collate(self, items: Sequence[int]) -> dict[str, Tensor]:
+        """input_ids, labels and mask [B, T]; fresh [B, T / chunk]; lane [B]."""
+        size = len(items), self.segment
+        inputs, labels = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        mask = np.zeros(size, dtype=bool)
+        fresh = np.zeros((len(items), self.segment // self.chunk), dtype=bool)
+        lanes = [item % self.lanes for item in items]
+        for row, (item, lane) in enumerate(zip(items, lanes, strict=True)):
+            window = self.window_of(lane)
+            count = self.segment // window
+            first = item // self.lanes * count
+            places, lengths = (part[first : first + count] for part in self._plans[lane])
+            for k, (place, length) in enumerate(zip(places, lengths, strict=True)):
+                start = k * window
+                begins = place < 0
+                place = ~place if begins else place
+                inputs[row, start : start + length] = self.documents.ids[place : place + length]
+                labels[row, start : start + length] = self.documents.ids[
+                    place + 1 : place + length + 1
+                ]
+                mask[row, start : start + length] = True
+                fresh[row, start // self.chunk] = begins
+        return {
+            "input_ids": torch.from_numpy(inputs),
+            "labels": torch.from_numpy(labels),
+            "mask": torch.from_numpy(mask),
+            "fresh": torch.from_numpy(fresh),
+            "lane": torch.tensor(lanes),
+        }
+
+    def _deal(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each lane its windows: where each begins in `ids` (~place where a document does),
+        and its tokens. A lane that ends a document takes the next of the common order.
+        """
+        sizes = np.diff(self.documents.starts) - 1
+        usable = np.flatnonzero(sizes > 0)
+        if not len(usable):
+            raise UsageError("there is no document of at least two tokens to train on.")
+        random = np.random.default_rng(self.seed)
+        needed = self.steps * self.segment
+        parts: list[list[tuple[NDArray, NDArray]]] = [[] for _ in range(self.lanes)]
+        # The lane that has read least takes the next document.
+        queue = [(0, lane) for lane in range(self.lanes)]
+        while True:
+            for number in random.permutation(usable):
+                read, lane = queue[0]
+                if read >= needed:
+                    return [_joined(part) for part in parts]
+                window = self.window_of(lane)
+                start, size = int(self.documents.starts[number]), int(sizes[number])
+                offsets = np.arange(0, size, window, dtype=np.int64)
+                places = start + offsets
+                places[0] = ~places[0]
+                parts[lane].append((places, np.minimum(window, size - offsets)))
+                heapq.heapreplace(queue, (read + len(offsets) * window, lane))
+
+
+def _joined(parts: list[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places, lengths = zip(*parts, strict=True)
+    return np.concatenate(places), np.concatenate(lengths)

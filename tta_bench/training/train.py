@@ -1,0 +1,206 @@
+"""`tta-bench train`: a recipe's method on its base and texts, to a file of slow weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, set_seed
+
+import tta_bench
+from tta_bench.errors import UsageError
+from tta_bench.manifest import checkout_state, jsonable
+from tta_bench.model import LanguageModel
+from tta_bench.model.load import load_model, prefix_id
+from tta_bench.params import build, split_spec
+from tta_bench.registry import load
+from tta_bench.slow_weights import SlowWeights, base_identity
+from tta_bench.training.attention import use_causal_attention
+from tta_bench.training.heldout import evaluate_heldout
+from tta_bench.training.log import rates_of
+from tta_bench.training.loss import SegmentLoss
+from tta_bench.training.prepare import encode, load_prepared, prepare
+from tta_bench.training.recipe import Recipe
+from tta_bench.training.streams import LaneSegments, TokenArray
+from tta_bench.training.trainer import Trained, run_trainer
+
+Say = Callable[[str], None]
+WEIGHTS = "weights.safetensors"
+FACTS = "training.json"
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    device: str = "auto",
+    say: Say = print,
+    prepared: Path | None = None,
+) -> dict[str, Any]:
+    """Trains and saves; returns (and writes to `training.json`) what it took.
+
+    The same call again goes on from the last checkpoint; where all is done it returns the facts.
+
+    Args:
+        recipe: what to train.
+        folder: where log, checkpoints and weights go.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+        say: is told what happens.
+        prepared: a folder of prepared texts, made elsewhere.
+
+    Raises:
+        UsageError: the method cannot be trained so, or `folder` holds another recipe's training.
+    """
+    facts = finished(recipe, folder)
+    if facts is not None:
+        say(f"nothing to do: {folder} holds the finished training of this recipe")
+        return facts
+    schedule = recipe.train
+    set_seed(schedule.seed)
+    name, values = split_spec(recipe.method)
+    cls = load(name)
+    slow = build(cls.Slow, values, name)
+    frozen = recipe.body == "frozen"
+    # A trained body keeps float32 weights; one that is only read may be as narrow as in evaluation.
+    model = load_model(recipe.base, "auto" if frozen else "float32", device)
+    identity = base_identity(model, recipe.body)  # type: ignore[arg-type]
+    if recipe.body == "scratch":
+        model = fresh(model)
+    use_causal_attention(model.net)
+    head = cls.slow_weights(model, slow)
+    if head is None and frozen:
+        raise UsageError(f"{name} has nothing to train beside the body: use --body joint or scratch.")
+    model.net.requires_grad_(not frozen)
+    documents, texts = training_texts(recipe, folder, model, say, prepared)
+    segments = LaneSegments(
+        documents, schedule.lanes, schedule.windows, schedule.segment, schedule.chunk,
+        schedule.steps, schedule.seed,
+    )
+    say(
+        f"{len(documents.starts) - 1:,} documents, {documents.tokens:,} tokens; "
+        f"{segments.filled:.1%} of the slots are filled"
+    )
+    loss = SegmentLoss(
+        model, None if head is None else head.to(model.device), not frozen, schedule.windows,
+        schedule.chunk, schedule.lanes, schedule.segment * segments.filled,
+    )
+    took = run_trainer(loss, segments, schedule, folder, say)
+    model.net.requires_grad_(False)
+    facts = _facts(recipe, took, documents, texts, head)
+    if head is None:
+        _save_model(model, folder)
+        heldout = None if prepared is None and recipe.corpus is None else texts["folder"]
+        if heldout is not None:
+            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+            facts["heldout"] = evaluate_heldout(
+                saved, model.tokenizer.backend_tokenizer, Path(heldout) / "heldout.jsonl", device
+            )
+    else:
+        _weights(recipe, name, slow, model, identity, head, facts).save(folder / WEIGHTS)
+    (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return facts
+
+
+def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """The facts of a finished training in `folder`; notes there which recipe it is of.
+
+    Raises:
+        UsageError: the folder holds another recipe's training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "recipe.json"
+    mine = recipe.to_dict()
+    if note.is_file():
+        if json.loads(note.read_text()) != mine:
+            raise UsageError(
+                f"{folder} holds a training of another recipe; give another --output or delete it."
+            )
+    else:
+        note.write_text(json.dumps(mine, indent=2) + "\n")
+    done = folder / FACTS
+    return json.loads(done.read_text()) if done.is_file() else None
+
+
+def fresh(model: LanguageModel) -> LanguageModel:
+    """A model of the same shape with weights that were never trained."""
+    device = model.device
+    net = AutoModelForCausalLM.from_config(model.net.config, dtype=torch.float32)
+    return LanguageModel(net.to(device), model.tokenizer, model.name, model.provenance)
+
+
+def training_texts(
+    recipe: Recipe, folder: Path, model: LanguageModel, say: Say, prepared: Path | None
+) -> tuple[TokenArray, dict[str, Any]]:
+    """What is read, and what the facts say of it."""
+    tokenizer = model.tokenizer
+    prefix = prefix_id("auto", tokenizer, model.vocab_size)
+    if prefix is None:
+        raise UsageError(f"the tokenizer of {model.name} has neither BOS nor EOS to begin with.")
+    if prepared is None and recipe.corpus is not None:
+        prepared = prepare(
+            recipe.corpus, folder / "prepared", tokenizer.backend_tokenizer, prefix, say
+        )
+    if prepared is not None:
+        summary = json.loads((prepared / "prepared.json").read_text(encoding="utf-8"))
+        return load_prepared(prepared), {"folder": str(prepared), "prepared": summary}
+    from tta_bench.documents.sources import load_documents
+
+    texts = (("", document.text) for document in load_documents(recipe.dataset))
+    documents, _ = encode(tokenizer.backend_tokenizer, texts, prefix)
+    return documents, {"dataset": recipe.dataset}
+
+
+def _facts(
+    recipe: Recipe, took: Trained, documents: TokenArray, texts: dict[str, Any], head: Any
+) -> dict[str, Any]:
+    on_gpu = torch.cuda.is_available()
+    return {
+        "name": recipe.name,
+        "recipe": recipe.to_dict(),
+        "training": {
+            **dataclasses.asdict(took),
+            "tokens_per_second": took.tokens / max(took.seconds, 1e-9),
+            "passes": took.tokens / documents.tokens,
+            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+            "rates": rates_of(head),
+        },
+        "texts": {key: value for key, value in texts.items() if key != "folder"},
+        "versions": {
+            "tta_bench": tta_bench.__version__,
+            "commit": checkout_state()["commit"],
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _weights(
+    recipe: Recipe, name: str, slow: Any, model: LanguageModel, identity: dict[str, Any],
+    head: torch.nn.Module, facts: dict[str, Any],
+) -> SlowWeights:
+    narrow = {key: value.to(torch.bfloat16) for key, value in head.state_dict().items()}
+    body = {}
+    if recipe.body != "frozen":
+        body = {key: value.to(torch.bfloat16) for key, value in model.net.named_parameters()}
+    told = {key: facts[key] for key in ("name", "recipe", "training", "versions")}
+    return SlowWeights(
+        method=name,
+        options=jsonable(slow),
+        trained_body=recipe.body,  # type: ignore[arg-type]
+        base={"name": recipe.base, "identity": identity},
+        facts=told,
+        tensors=narrow,
+        body=body,
+    )
+
+
+def _save_model(model: LanguageModel, folder: Path) -> None:
+    """In bfloat16, as a folder that `--model` takes."""
+    model.net.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # it ships: others must be able to read it
+    (folder / "generation_config.json").unlink(missing_ok=True)  # it repeats config.json
+    model.tokenizer.save_pretrained(folder)

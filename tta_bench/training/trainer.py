@@ -1,0 +1,225 @@
+"""The training loop: `transformers.Trainer` over lanes, with checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from tta_bench.cost.counter import count_flops
+from tta_bench.training.log import TrainingLog
+from tta_bench.training.loss import SegmentLoss
+from tta_bench.training.recipe import Schedule
+from tta_bench.training.streams import LaneSegments
+
+BUDGET = "budget.json"
+
+LOGARITHMS = ("log_",)
+"""Parameters whose own name begins so are logarithms: they have a rate of their own, no decay."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    flops: float
+
+
+def run_trainer(
+    loss: SegmentLoss, segments: LaneSegments, schedule: Schedule, folder: Path, say: Callable
+) -> Trained:
+    """Trains `loss` on `segments`; goes on from the last checkpoint in `folder` if there is one.
+
+    The fast state of the lanes is part of a checkpoint, so that a training that was killed and
+    taken up ends with the weights of one that was not (under a budget of steps).
+    """
+    on_gpu = loss.device.type == "cuda"
+    flops = _flops_per_row(loss, segments, on_gpu)
+    if on_gpu and schedule.compile:
+        loss.compile_parts()
+    last = _last_checkpoint(folder / "checkpoints")
+    log = TrainingLog(folder / "log.csv", schedule, loss, segments, say)
+    budget = Budget(schedule, loss, log)
+    world = max(1, int(torch.distributed.get_world_size())) if _distributed() else 1
+    batch = schedule.batch or segments.lanes // world
+    optimizer = _optimizer(loss, schedule, fused=on_gpu)
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=max(1, segments.lanes // (batch * world)),
+        max_steps=segments.steps,
+        max_grad_norm=schedule.clip,
+        bf16=on_gpu,
+        tf32=True if on_gpu else None,
+        use_cpu=not on_gpu,
+        train_sampling_strategy="sequential",
+        dataloader_num_workers=schedule.workers if on_gpu else 0,
+        dataloader_persistent_workers=on_gpu and schedule.workers > 0,
+        remove_unused_columns=False,
+        logging_steps=schedule.log_every,
+        logging_nan_inf_filter=False,  # it would wait for the GPU at every step
+        save_strategy="steps",
+        save_steps=schedule.checkpoint_every,
+        save_total_limit=2,  # one is being written, the other is whole
+        report_to=[],
+        disable_tqdm=True,
+        seed=schedule.seed,
+        ddp_find_unused_parameters=False,
+    )
+    trainer = Trainer(
+        model=loss,
+        args=arguments,
+        train_dataset=segments,
+        data_collator=segments.collate,
+        callbacks=[budget],
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, budget.rate)),
+    )
+    trainer.remove_callback(PrinterCallback)  # the log prints, with the throughput
+    trainer.remove_callback(ProgressCallback)
+    if last is not None:
+        budget.restore(last)
+        say(f"going on from step {last.name[11:]}")
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    log.close()
+    steps = trainer.state.global_step
+    tokens = round(steps * segments.lanes * segments.segment * segments.filled)
+    return Trained(steps, tokens, budget.seconds, flops * steps * segments.lanes)
+
+
+class Budget(TrainerCallback):
+    """Ends training when the time is used up, and keeps with a checkpoint what Trainer does not.
+
+    The clock starts after the first optimiser step: compiling is not training. `fraction` drives
+    the learning rate, so that it reaches zero exactly when the budget does.
+    """
+
+    def __init__(self, schedule: Schedule, loss: SegmentLoss, log: TrainingLog) -> None:
+        self.schedule, self.loss, self.log = schedule, loss, log
+        self.began: float | None = None
+        self.earlier = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all sessions."""
+        return self.earlier + (0.0 if self.began is None else time.monotonic() - self.began)
+
+    def fraction(self, step: int) -> float:
+        """Share of the budget that is used."""
+        by_time = self.seconds / 60 / self.schedule.minutes if self.schedule.minutes else 0.0
+        return min(1.0, max(step / self.schedule.steps, by_time))
+
+    def rate(self, step: int) -> float:
+        """Warm-up, then straight down to zero (Bergsma et al. 2025, "Straight to Zero")."""
+        warm = min(1.0, (step + 1) / max(1, self.schedule.warmup_steps))
+        return warm * (1 - self.fraction(step))
+
+    def restore(self, checkpoint: Path) -> None:
+        """Puts back what `on_save` stored."""
+        state = checkpoint / f"fast_state_{_rank()}.safetensors"
+        if self.loss.state:
+            for name, value in load_file(state, device=str(self.loss.device)).items():
+                self.loss.state[name].copy_(value)
+        about = json.loads((checkpoint / BUDGET).read_text())
+        self.earlier = about["seconds"]
+        self.log.resume(about["step"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.began is None:
+            self.began = time.monotonic()
+        if self.schedule.minutes and self.seconds >= 60 * self.schedule.minutes:
+            control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.loss.state:
+            save_file(self.loss.state, folder / f"fast_state_{_rank()}.safetensors")
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
+        about = {"step": state.global_step, "seconds": self.seconds}
+        part = folder / ".budget.json.part"  # written last: what bears its name is whole
+        part.write_text(json.dumps(about))
+        os.replace(part, folder / BUDGET)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            rate, norm = logs.get("learning_rate", 0.0), logs.get("grad_norm", 0.0)
+            left = self.fraction(state.global_step)
+            self.log.row(state.global_step, self.seconds, float(rate), float(norm), left)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; what a kill left of another is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    whole = [path for path in found if (path / BUDGET).is_file()]
+    for path in found:
+        if path not in whole and _rank() == 0:
+            shutil.rmtree(path)
+    return whole[-1] if whole else None
+
+
+def _optimizer(loss: SegmentLoss, schedule: Schedule, fused: bool) -> torch.optim.AdamW:
+    """AdamW; norms and biases (one-dimensional) are not decayed, logarithms have their own rate."""
+    matrices, vectors, logarithms = [], [], []
+    for name, parameter in loss.named_parameters():
+        if any(part.startswith(LOGARITHMS) for part in name.split(".")):
+            logarithms.append(parameter)
+        else:
+            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+    rate = schedule.learning_rate
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": logarithms, "weight_decay": 0.0, "lr": rate * schedule.rate_factor},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=rate,
+        betas=(0.9, schedule.adam_beta2),
+        fused=fused,
+    )
+
+
+def _flops_per_row(loss: SegmentLoss, segments: LaneSegments, on_gpu: bool) -> float:
+    """FLOPs of a training step a lane, forward and backward, as the counter sees them.
+
+    Counted before anything is compiled: what first runs under the counter stays uncompiled.
+    """
+    rows = segments.collate(range(len(segments.windows)))
+    batch = {name: value.to(loss.device) for name, value in rows.items()}
+    mixed = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
+
+    def step() -> None:
+        with mixed:
+            loss(**batch)["loss"].backward()
+
+    counted = count_flops(step).flops
+    loss.zero_grad(set_to_none=True)
+    loss.forget()
+    return counted / len(segments.windows)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _distributed() else 0
+

@@ -93,11 +93,11 @@ def train(
     facts = _facts(recipe, took, documents, texts, head)
     if head is None:
         _save_model(model, folder)
-        heldout = None if prepared is None and recipe.corpus is None else texts["folder"]
-        if heldout is not None:
+        heldout = Path(texts.get("folder", "")) / "heldout.jsonl"
+        if heldout.is_file():
             saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
             facts["heldout"] = evaluate_heldout(
-                saved, model.tokenizer.backend_tokenizer, Path(heldout) / "heldout.jsonl", device
+                saved, model.tokenizer.backend_tokenizer, heldout, str(model.device)
             )
     else:
         _weights(recipe, name, slow, model, identity, head, facts).save(folder / WEIGHTS)

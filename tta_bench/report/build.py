@@ -1,4 +1,4 @@
-"""From stored runs to everything a report shows; the page and the PNGs are drawn from this alone."""
+"""From stored runs to all that a report shows; page and PNGs are drawn from this alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tta_bench.report.notes import manifest_table, validity_table
 from tta_bench.report.palette import slots
 from tta_bench.report.texts import Excerpt, excerpts_of
 from tta_bench.store.groups import slug
-from tta_bench.tables.compare import compare_tables, slice_tables
+from tta_bench.tables.compare import check_baseline, compare_tables, slice_tables
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, titles_of
 from tta_bench.tables.table import Table
 
@@ -128,20 +128,38 @@ def build_report(
     Raises:
         UsageError: no run is of the baseline.
     """
-    if reopen is None:
-        from tta_bench.documents.again import reopen as opener
-
-        reopen = opener
+    check_baseline(runs, baseline)
     palette = slots(runs, baseline)
     groups = families(runs)
     whole = []
     for number, group in enumerate(groups, start=1):
         prefix = f"{number}-" if len(groups) > 1 else ""
         figures, left_out = cost_figures(group, palette, prefix)
-        chapters = _chapters(group, baseline, palette, prefix, reopen)
+        chapters = _chapters(group, baseline, palette, prefix, _once(reopen))
         title = titles_of([group])[0] if len(groups) > 1 else ""
         whole.append(Family(title, tuple(figures), tuple(left_out), tuple(chapters)))
     return Report(titles_of([list(runs)])[0], baseline, palette, tuple(whole))
+
+
+def _once(reopen: Reopen | None) -> Reopen:
+    """Chapters of a family have the same documents: they are opened, or not to be had, once."""
+    if reopen is None:
+        from tta_bench.documents.again import reopen as opener
+
+        reopen = opener
+    outcomes: list[Reopened | BenchError] = []
+
+    def remembered(manifest: dict[str, Any]) -> Reopened:
+        if not outcomes:
+            try:
+                outcomes.append(reopen(manifest))
+            except BenchError as error:
+                outcomes.append(error)
+        if isinstance(outcomes[0], BenchError):
+            raise outcomes[0]
+        return outcomes[0]
+
+    return remembered
 
 
 def _chapters(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 VALIDITY_NOTE = (
     "Before a method reads a document, `eval` probes it on a tiny random model: causality, "
-    "normalisation, reset, independence of lanes and more. `tta-bench check METHOD` runs all probes. "
-    "A run made before this was stored is not judged."
+    "normalisation, reset, independence of lanes and more; `tta-bench check METHOD` runs all "
+    "probes. A run made before this was stored is not judged."
 )
 
 

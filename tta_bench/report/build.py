@@ -179,6 +179,8 @@ def _chapters(
     for group, title, summary, documents in parts:
         own = f"{prefix}{slug(context_of(group[0]))}-" if context_of(group[0]) else prefix
         figures, excerpts, left_out = _by_token(group, chosen, palette, own, reopen)
+        columns = [column for column in documents.columns if column.key != "documents_done"]
+        documents = replace(documents, columns=columns)
         if len(documents.rows) > MOST_ROWS:
             left = f"the first {MOST_ROWS:,} of {len(documents.rows):,} rows"
             notes = [*documents.notes, f"{left}; `tta-bench compare --by document` has all"]
@@ -206,7 +208,7 @@ def _by_token(
     losses, left_out = all_losses(group)
     if not losses:
         return [], [], ["No run has the losses of single tokens here: no curves, slices or texts."]
-    figures = [loss_figure(losses, palette, prefix)]
+    figures = [loss_figure(losses, palette, baseline, prefix)]
     other = baseline_of(group, baseline)
     theirs = next((item for item in losses if item.run is other), None)
     if theirs is None:

@@ -16,6 +16,11 @@ from tta_bench.tables.summary import summary_rows
 if TYPE_CHECKING:
     from tta_bench.store import Run
 
+FRONT_NOTE = "Down and to the left is better; the grey stairs join what nothing beats at its cost."
+CONTEXT_NOTE = (
+    "Hollow markers read as many tokens of context as stand beside them; dotted lines join one "
+    "method's contexts."
+)
 LOG_FROM = 10.0
 """Costs that differ by more than this factor stand on a logarithmic axis."""
 FAR = 1.5
@@ -52,7 +57,6 @@ class Cost:
     title: str
     column: str
     x_title: str
-    unit: str = ""
     prefixes: bool = False
     scale: float = 1.0
     inverse: bool = False
@@ -80,8 +84,7 @@ TIME = Cost(
     "time",
     "Quality against time",
     "tokens_per_second",
-    "time per token",
-    unit="s",
+    "time per token, s",
     prefixes=True,
     inverse=True,
 )
@@ -200,14 +203,8 @@ def _figure(
         )
     top = near([point.quality for point in points])
     far = [point for point in points if point.quality > top]
-    caption = "Down and to the left is better; the grey stairs join what nothing beats at its cost."
-    if any(point.context for point in points):
-        caption += (
-            " Hollow markers read so many tokens of context; dots join one method's contexts."
-        )
-    if far:
-        away = listed(f"{point.label} ({fixed(point.quality, 3)})" for point in far)
-        caption += f" Above the plot: {away}."
+    away = listed(f"{point.label} ({fixed(point.quality, 3)})" for point in far)
+    caption = f"Above the plot: {away}." if far else ""
     costs = list(at.values())
     return Figure(
         name=f"{prefix}quality-{cost.name}",
@@ -218,7 +215,6 @@ def _figure(
         series=tuple(series),
         y_range=padded(min(point.quality for point in points), top, 0.1),
         x_log=max(costs) > LOG_FROM * min(costs),
-        x_unit=cost.unit,
         x_prefixes=cost.prefixes,
     )
 

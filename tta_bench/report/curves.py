@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tta_bench.report.figure import Figure, Series, padded
@@ -13,44 +14,73 @@ from tta_bench.statistics import (
     by_frequency,
     by_occurrence,
     by_position,
+    log_edges,
 )
 from tta_bench.tables.format import fixed, plural
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tta_bench.documents.again import Reopened
 
-BAND_NOTE = "Bands are 95 % intervals, documents as clusters."
+BAND_NOTE = (
+    "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "
+    "as clusters. A gain is the baseline's loss minus the method's on the same tokens: above 0 the "
+    "method is better."
+)
+"""What holds for every curve; captions do not repeat it."""
 BAND_REACH = 0.75
 """Of the height of the lines: a band is seen that far beyond them. With two documents it would
 reach many times as far."""
 
 
-def loss_figure(losses: Sequence[Losses], slots: Mapping[str, int], prefix: str = "") -> Figure:
-    """The loss of every method over the position in the document."""
-    curves = [(item.run.spec, by_position(item.values)) for item in losses]
-    return _figure(
+def loss_figure(
+    losses: Sequence[Losses], slots: Mapping[str, int], baseline: str, prefix: str = ""
+) -> Figure:
+    """The loss of every method over the position in the document.
+
+    Only the baseline has a band: it shows how much documents differ, which is much the same for
+    every method. Methods are told apart by the paired gain.
+    """
+    figure = _figure(
         f"{prefix}loss-by-position",
-        "Loss over the position in the document",
-        f"Mean loss of the tokens in each stretch of the documents. {BAND_NOTE}",
-        "position in the document, tokens (a bucket reaches to the next mark)",
+        "Loss by position in the document",
+        f"The band is that of {baseline}. Documents differ more than methods do; the paired gain "
+        "tells methods apart.",
+        "position in the document, tokens",
         "nats per token",
-        curves,
+        [(item.run.spec, _over_position(item.values)) for item in losses],
         slots,
         "tokens",
         signed=False,
     )
+    banded = min((series.slot for series in figure.series), default=0)
+    series = [one if one.slot == banded else replace(one, low=(), high=()) for one in figure.series]
+    return replace(figure, series=tuple(series))
+
+
+def _over_position(values: Sequence[NDArray]) -> list[Bucket]:
+    """The curve over position; a last position that would be a bucket alone joins the one before.
+
+    Documents cut to 4,096 tokens would end in a bucket of one token each.
+    """
+    longest = max((len(vector) for vector in values), default=1)
+    edges = log_edges(max(longest, 1))
+    if len(edges) > 2 and edges[-2] == longest:
+        edges = [*edges[:-2], edges[-1]]
+    return by_position(values, edges)
 
 
 def position_figure(
     gains: Sequence[Gains], slots: Mapping[str, int], baseline: str, prefix: str = ""
 ) -> Figure:
     """The gain over the position in the document."""
-    curves = [(item.run.spec, by_position(item.values)) for item in gains]
+    curves = [(item.run.spec, _over_position(item.values)) for item in gains]
     return _figure(
         f"{prefix}gain-by-position",
         "Gain by position in the document",
-        f"Paired with {baseline} on the same tokens; above 0 the method is better. {BAND_NOTE}",
-        "position in the document, tokens (a bucket reaches to the next mark)",
+        f"Where in a document a method is better than {baseline}.",
+        "position in the document, tokens",
         f"gain over {baseline}, nats per token",
         curves,
         slots,
@@ -84,9 +114,9 @@ def token_figures(
         _figure(
             f"{prefix}gain-by-frequency",
             "Gain by frequency of the token",
-            "How often the token stands in the evaluated documents, all of them together: not in "
-            f"the model's training text. {BAND_NOTE}",
-            "occurrences in the evaluated documents (a bucket reaches to the next mark)",
+            "How often the token stands in the evaluated documents, all of them together; not in "
+            "the model's training text.",
+            "occurrences in the evaluated documents",
             value,
             [(item.run.spec, by_frequency(item.values, x, counts)) for item, x in pairs],
             slots,
@@ -95,8 +125,8 @@ def token_figures(
         _figure(
             f"{prefix}gain-by-occurrence",
             "Gain by earlier occurrences of the token",
-            f"How often the same token stood earlier in its document; 0 is its first. {BAND_NOTE}",
-            "earlier occurrences in the document (a bucket reaches to the next mark)",
+            "How often the same token stood earlier in its document; 0 is its first time.",
+            "earlier occurrences in the document",
             value,
             [(item.run.spec, by_occurrence(item.values, x)) for item, x in pairs],
             slots,
@@ -105,8 +135,8 @@ def token_figures(
         _figure(
             f"{prefix}gain-by-distance",
             "Gain by distance to the last occurrence",
-            f"How many tokens ago the same token last stood in its document. {BAND_NOTE}",
-            "tokens since the last occurrence (a bucket reaches to the next mark)",
+            "How many tokens ago the same token last stood in its document.",
+            "tokens since the last occurrence",
             value,
             [(item.run.spec, by_distance(item.values, x)) for item, x in pairs],
             slots,

@@ -51,8 +51,7 @@ class Figure:
         series: drawn in this order.
         ticks: labels of buckets, which stand at 0, 1, ...; empty for an axis of values.
         x_log: an axis of values whose steps are factors.
-        x_unit: behind the numbers of an axis of values, such as `s`.
-        x_prefixes: numbers of that axis bear decimal prefixes.
+        x_prefixes: the numbers of an axis of values bear decimal prefixes (`10M`).
         y_range: what is seen at first.
         zero: whether a line marks y = 0.
     """
@@ -66,7 +65,6 @@ class Figure:
     y_range: tuple[float, float]
     ticks: tuple[str, ...] = ()
     x_log: bool = False
-    x_unit: str = ""
     x_prefixes: bool = False
     zero: bool = False
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tta_bench.report.palette import symbol
+from tta_bench.report.palette import LIGHT, symbol
 from tta_bench.tables.format import plain
 from tta_bench.tables.table import BREAK, STAMPS, Column, Table, Values
 
@@ -68,8 +68,6 @@ def swatch(slot: int) -> str:
 
 def slot_class(slot: int) -> int:
     """The number in the name of a slot's colour (`--m3`)."""
-    from tta_bench.report.palette import LIGHT
-
     return slot % len(LIGHT)
 
 
@@ -95,7 +93,7 @@ def table_html(table: Table, slots: Mapping[str, int], title: bool = True) -> st
 
 
 def _heading(column: Column) -> str:
-    title = escaped(column.title.replace(BREAK, ""))
+    title = "<wbr>".join(map(escaped, column.title.split(BREAK)))
     unit = f"<small>{escaped(column.unit.replace(BREAK, ''))}</small>" if column.unit else ""
     side = "" if column.left else ' class="number"'
     return (
@@ -104,13 +102,14 @@ def _heading(column: Column) -> str:
 
 
 def _cell(table: Table, column: Column, row: Values, slots: Mapping[str, int]) -> str:
-    text = "<wbr>".join(map(html.escape, column.cell(row).split(BREAK)))
+    joint = "<wbr>" if column.left else ""  # a number never breaks
+    text = joint.join(map(html.escape, column.cell(row).split(BREAK)))
     if table.is_best(column, row):
         text = f"<strong>{text}</strong>"
     if column.key == "method" and row.get("method") in slots:
         text = f"{swatch(slots[row['method']])}{text}"
-    side = "" if column.left else ' class="number"'
-    return f'<td{side} data-value="{_value(row.get(column.key))}">{text}</td>'
+    side = "text" if column.left else "number"
+    return f'<td class="{side}" data-value="{_value(row.get(column.key))}">{text}</td>'
 
 
 def _value(value: Any) -> str:

@@ -37,9 +37,6 @@ def validity_table(runs: Sequence[Run]) -> Table:
         Column("method", "method", left=True),
         Column("status", "run", left=True),
         Column("valid", "probes", show=_verdict, left=True),
-        Column(
-            "rules_broken", "rules broken", show=lambda row: listed(row["rules_broken"]), left=True
-        ),
         Column("flops_agree", "FLOPs of a step, formula / counter", show=_agreement, left=True),
         Column(
             "source_sha256",
@@ -93,7 +90,7 @@ def _checked(run: Run) -> dict[str, Any]:
 def _verdict(row: Values) -> str:
     if row["valid"] is None:
         return "not judged"
-    return "passed" if row["valid"] else "NOT VALID"
+    return "passed" if row["valid"] else f"NOT VALID: {listed(row['rules_broken'])}"
 
 
 def _agreement(row: Values) -> str:

@@ -36,6 +36,11 @@ def symbol(slot: int) -> str:
     return list(SYMBOLS)[slot % len(SYMBOLS)]
 
 
+def tag_above(slot: int) -> bool:
+    """Whether a point's tag stands above it: neighbours in the palette take turns."""
+    return slot % 2 == 1
+
+
 def slots(runs: Sequence[Run], baseline: str) -> dict[str, int]:
     """The place in the palette of each method's spec: the baseline's is 0, then as they come."""
     chosen = baseline_of(runs, baseline)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import UsageError
-from tta_bench.report.figure import Figure, Series
+from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.markup import visible
-from tta_bench.report.palette import LIGHT, SYMBOLS, symbol
+from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 
 if TYPE_CHECKING:
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
 
 INCHES = (7.2, 4.4)
 DPI = 200
+MARGIN = 0.12  # inches
+CAPTION_WIDTH = 105  # characters
+SHORT_LABEL = 28
+"""Characters; three methods of longer names do not fit side by side in the legend."""
 _INK, _MUTED, _RULE, _GRID, _FRONT = "#1d2126", "#5d646d", "#c3c8cf", "#eceef1", "#d3d7dd"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": _RULE,
@@ -48,6 +55,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise UsageError(
             "--png needs the package matplotlib; run pip install 'tta-bench[report]'."
@@ -58,7 +66,8 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     for figure in report.figures:
         memory = io.BytesIO()
         with mpl.rc_context(_STYLE):
-            canvas = Canvas(figsize=INCHES, layout="constrained")
+            layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN)
+            canvas = Canvas(figsize=INCHES, layout=layout)
             _draw(canvas, figure)
             # No date and no version: the same runs give the same file.
             canvas.savefig(memory, dpi=DPI, format="png", metadata={"Software": None})
@@ -69,7 +78,18 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 
 def _draw(canvas: Any, figure: Figure) -> None:
     axes = canvas.add_subplot()
-    axes.set_title(figure.title, loc="left", fontweight="bold", fontsize=12, pad=12)
+    caption = textwrap.wrap(visible(figure.caption), CAPTION_WIDTH)
+    pad = 10 + 11 * len(caption)  # points
+    axes.set_title(figure.title, loc="left", fontweight="bold", fontsize=12, pad=pad)
+    axes.annotate(
+        "\n".join(caption),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 7),
+        textcoords="offset points",
+        fontsize=8,
+        color=_MUTED,
+    )
     axes.set_xlabel(figure.x_title)
     axes.set_ylabel(figure.y_title)
     if figure.zero:
@@ -82,13 +102,9 @@ def _draw(canvas: Any, figure: Figure) -> None:
     else:
         _value_axis(axes, figure)
     handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if max(map(len, labels), default=0) <= SHORT_LABEL else 2
     canvas.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=min(3, max(1, len(labels))),
-        frameon=False,
-        fontsize=9,
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
 
 
@@ -105,30 +121,33 @@ def _series(axes: Any, series: Series) -> None:
     else:
         line = {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 5}
         axes.plot(series.x, series.y, label=label, zorder=3, **line)
-        low, high = (
-            [float("nan") if y is None else y for y in ends] for ends in (series.low, series.high)
-        )
-        axes.fill_between(series.x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
+        if series.low:
+            low, high = _ends(series.low), _ends(series.high)
+            axes.fill_between(series.x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
+
+
+def _ends(values: Sequence[float | None]) -> list[float]:
+    """A band has a gap where a point has no interval."""
+    return [math.nan if value is None else value for value in values]
 
 
 def _points(axes: Any, series: Series, colour: str, marker: str, label: str) -> None:
     style = {"marker": marker, "s": 64, "edgecolors": colour, "linewidths": 1.6, "zorder": 4}
     axes.scatter([], [], facecolors=colour, label=label, **style)  # the legend's is never hollow
-    places = zip(series.x, series.y, series.tags, series.hollow, strict=True)
-    for x, y, tag, hollow in places:
-        axes.scatter([x], [y], facecolors="white" if hollow else colour, clip_on=True, **style)
-        low, high = axes.get_ylim()
-        if tag and low <= high:
-            axes.annotate(
-                tag,
-                (x, y),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.5,
-                color=_MUTED,
-                annotation_clip=True,
-            )
+    above = tag_above(series.slot)
+    for x, y, tag, hollow in zip(series.x, series.y, series.tags, series.hollow, strict=True):
+        axes.scatter([x], [y], facecolors="white" if hollow else colour, **style)
+        axes.annotate(
+            tag,
+            (x, y),
+            xytext=(0, 7 if above else -7),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=7.5,
+            color=_MUTED,
+            annotation_clip=True,
+        )
 
 
 def _value_axis(axes: Any, figure: Figure) -> None:
@@ -139,9 +158,9 @@ def _value_axis(axes: Any, figure: Figure) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xlim(left=0)
+        largest = max(x for series in figure.series for x in series.x)
+        axes.set_xlim(0, padded(0, largest)[1])
     if figure.x_prefixes:
-        space = " " if figure.x_unit else ""
-        axes.xaxis.set_major_formatter(EngFormatter(unit=figure.x_unit, sep=space))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     else:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

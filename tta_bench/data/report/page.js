@@ -53,7 +53,7 @@
           ...common,
           mode: series.tags.some((tag) => tag) ? "markers+text" : "markers",
           text: series.tags.map(plain),
-          textposition: "top center",
+          textposition: series.tag_place,
           textfont: { size: 10, color: colour("--muted") },
           cliponaxis: false,
           hovertext,
@@ -115,8 +115,7 @@
       if (!figure.x_log) x.rangemode = "tozero";
       if (figure.x_log) x.dtick = "D2";
       x.tickformat = figure.x_prefixes ? "~s" : "~g";
-      x.ticksuffix = figure.x_unit;
-      x.nticks = Math.max(3, Math.floor(width / 90));
+      x.nticks = Math.max(3, Math.floor(width / 65));
     }
     const y = { ...axis, range: figure.y_range, ticks: "" };
     y.title = { ...axis.title, text: plain(figure.y_title) };
@@ -134,7 +133,7 @@
       xaxis: x,
       yaxis: y,
       width,
-      height: Math.round(Math.min(400, Math.max(290, width * 0.66))),
+      height: Math.round(Math.min(400, Math.max(290, width * 0.75))),
       margin: { l: 52, r: 14, t: 14, b: 44 },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)",
@@ -146,6 +145,11 @@
         bordercolor: colour("--rule"),
         font: { size: 12, color: colour("--ink") },
       },
+      modebar: {
+        bgcolor: "rgba(0,0,0,0)",
+        color: colour("--muted"),
+        activecolor: colour("--ink"),
+      },
       // A finger that scrolls the page must not zoom a plot.
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       shapes: figure.zero ? [zero] : [],
@@ -154,7 +158,8 @@
 
   const options = {
     displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
   };
 
   function draw(width) {

@@ -40,10 +40,12 @@ def report(
     texts need the documents, which are opened again from the manifest; no weights are loaded.
     """
     from tta_bench.report import build_report
+    from tta_bench.report.needs import require
     from tta_bench.report.page import page_of
     from tta_bench.report.png import write_figures
     from tta_bench.store.files import write_atomically
 
+    require("plotly", *([] if png is None else ["matplotlib"]))
     content = build_report(selected_runs(runs or [], suite, results), baseline)
     page = page_of(content).encode()
     write_atomically(output, page)

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from tta_bench.store import Run
 
 FRONT_NOTE = "Down and to the left is better; the grey stairs join what nothing beats at its cost."
-CONTEXT_NOTE = (
-    "Hollow markers read as many tokens of context as stand beside them; dotted lines join one "
-    "method's contexts."
-)
+CONTEXT_NOTE = "Hollow: with so many tokens of context; dots join one method's contexts."
 LOG_FROM = 10.0
 """Costs that differ by more than this factor stand on a logarithmic axis."""
 FAR = 1.5
@@ -203,13 +200,17 @@ def _figure(
         )
     top = near([point.quality for point in points])
     far = [point for point in points if point.quality > top]
-    away = listed(f"{point.label} ({fixed(point.quality, 3)})" for point in far)
-    caption = f"Above the plot: {away}." if far else ""
+    captions = []
+    if any(point.context for point in points):
+        captions.append(CONTEXT_NOTE)
+    if far:
+        away = listed(f"{point.label} ({fixed(point.quality, 3)})" for point in far)
+        captions.append(f"Above the plot: {away}.")
     costs = list(at.values())
     return Figure(
         name=f"{prefix}quality-{cost.name}",
         title=cost.title,
-        caption=caption,
+        caption=" ".join(captions),
         x_title=cost.x_title,
         y_title=unit,
         series=tuple(series),

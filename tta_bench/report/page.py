@@ -10,11 +10,11 @@ from importlib import resources
 from typing import Any
 
 import tta_bench
-from tta_bench.errors import UsageError
 from tta_bench.report.build import Report
 from tta_bench.report.figure import Figure
 from tta_bench.report.lead import lead_of
 from tta_bench.report.markup import embedded, escaped, slot_class, visible
+from tta_bench.report.needs import require
 from tta_bench.report.palette import DARK, LIGHT, symbol, tag_above
 from tta_bench.report.sections import family_html
 from tta_bench.report.texts import Excerpt, scale_of
@@ -26,7 +26,10 @@ def page_of(report: Report) -> str:
     Raises:
         UsageError: plotly is not installed.
     """
-    scripts = [_plotly(), _file("page.js")]
+    require("plotly")
+    from plotly.offline import get_plotlyjs
+
+    scripts = [_lines(get_plotlyjs()), _file("page.js")]
     chapters = [chapter for family in report.families for chapter in family.chapters]
     data = {
         "figures": {figure.name: _figure_data(figure) for figure in report.figures},
@@ -62,16 +65,6 @@ def page_of(report: Report) -> str:
             "",
         ]
     )
-
-
-def _plotly() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise UsageError(
-            "the report needs the package plotly; run pip install 'tta-bench[report]'."
-        ) from error
-    return _lines(get_plotlyjs())
 
 
 def _file(name: str) -> str:

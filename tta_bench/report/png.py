@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.errors import UsageError
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.markup import visible
+from tta_bench.report.needs import require
 from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 
@@ -52,14 +52,11 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
         UsageError: matplotlib is not installed.
         BenchError: the folder cannot be written.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure as Canvas
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise UsageError(
-            "--png needs the package matplotlib; run pip install 'tta-bench[report]'."
-        ) from error
+    require("matplotlib")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tta_bench.report.build import Chapter, Family, Report
-from tta_bench.report.costs import CONTEXT_NOTE, FRONT_NOTE
+from tta_bench.report.costs import FRONT_NOTE
 from tta_bench.report.curves import BAND_NOTE
 from tta_bench.report.figure import Figure
 from tta_bench.report.markup import escaped, swatch, table_html
@@ -28,7 +28,8 @@ def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> s
         title,
         f"<section{_anchor('table', first)}><h2>Table</h2>{tables}</section>",
         f"<section{_anchor('cost', first)}><h2>Quality and cost</h2>"
-        f"{_cost_notes(family)}{_legend(family.figures, report)}{_plots(family.figures)}"
+        f"{_intro(FRONT_NOTE) if family.figures else ''}"
+        f"{_legend(family.figures, report)}{_plots(family.figures)}"
         f"{_sentences(family.left_out)}</section>",
     ]
     for chapter in family.chapters:
@@ -67,13 +68,6 @@ def _chapter(chapter: Chapter, report: Report, number: int) -> str:
         f"{table_html(chapter.manifest, report.slots, title=False)}</details>{manifests}</section>",
     ]
     return "".join(parts)
-
-
-def _cost_notes(family: Family) -> str:
-    if not family.figures:
-        return ""
-    contexts = any(any(series.hollow) for figure in family.figures for series in figure.series)
-    return _intro(f"{FRONT_NOTE} {CONTEXT_NOTE}" if contexts else FRONT_NOTE)
 
 
 def _intro(text: str) -> str:

@@ -124,7 +124,7 @@ def hostile_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("report")
     texts = home / "texts"
     texts.mkdir()
-    for number in range(4):
+    for number in range(3):
         words = f"Number {number} is naïve. " + "The lazy dog sleeps, and the fox jumps. " * 30
         (texts / f"{number}.txt").write_text(words, encoding="utf-8")
     hostile = f"{HOSTILE}{ESCAPE}\u202e" + "All work and no play, says the fox. " * 30

@@ -34,7 +34,7 @@ def lead_of(report: Report) -> list[str]:
     name, perplexity = escaped(base[0].spec), f"<b>{fixed(base[1]['perplexity'], 2)}</b>"
     if best is base:
         return [f"No method has a lower perplexity than {name} with {perplexity}."]
-    sentences = [f"Lowest perplexity: {_told(best, base)}. {name} has {perplexity}."]
+    sentences = [f"Lowest perplexity: {_told(best, base)}; that of {name} is {perplexity}."]
     longer = [item for item in ranked if item[0].spec == base[0].spec and context_of(item[0])]
     if longer:
         control = min(longer, key=lambda item: item[1]["perplexity"])

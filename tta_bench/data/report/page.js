@@ -105,7 +105,7 @@
     x.title = { ...axis.title, text: plain(figure.x_title) };
     if (figure.ticks.length) {
       // As many labels as there is room for.
-      const step = Math.ceil((figure.ticks.length * 34) / Math.max(width - 70, 100));
+      const step = Math.ceil((figure.ticks.length * 30) / Math.max(width - 70, 100));
       x.tickvals = figure.ticks.map((_, i) => i);
       x.ticktext = figure.ticks.map((text, i) => (i % step ? "" : text));
       x.tickangle = 0;

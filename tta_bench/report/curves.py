@@ -47,7 +47,7 @@ def loss_figure(
         "Loss by position in the document",
         f"The band is that of {baseline}. Documents differ more than methods do; the paired gain "
         "tells methods apart.",
-        "position in the document, tokens",
+        "position in the document, scored tokens",
         "nats per token",
         [(item.run.spec, _over_position(item.values)) for item in losses],
         slots,
@@ -80,7 +80,7 @@ def position_figure(
         f"{prefix}gain-by-position",
         "Gain by position in the document",
         f"Where in a document a method is better than {baseline}.",
-        "position in the document, tokens",
+        "position in the document, scored tokens",
         f"gain over {baseline}, nats per token",
         curves,
         slots,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BAND_NOTE = (
     "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "
-    "as clusters. A gain is the baseline's loss minus the method's on the same tokens: above 0 the "
-    "method is better."
+    "as clusters; one that is cut off at an edge reaches further. A gain is the baseline's loss "
+    "minus the method's on the same tokens: above 0 the method is better."
 )
 """What holds for every curve; captions do not repeat it."""
 BAND_REACH = 0.75

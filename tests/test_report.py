@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tta_bench.errors import DocumentError, UsageError
 from tta_bench.report import build_report
 from tta_bench.report.costs import families, front, near
 from tta_bench.report.curves import shortened
-from tta_bench.report.gains import gains_of, losses_of
+from tta_bench.report.gains import Gains, gains_of, losses_of
 from tta_bench.report.markup import embedded, escaped, visible
 from tta_bench.report.page import page_of
 from tta_bench.report.palette import DARK, LIGHT, SYMBOLS, slots
@@ -126,6 +127,16 @@ def test_losses_that_were_not_published_are_missed_in_a_sentence(group: list[Run
     assert content.left_out[-1] in page_of(content)
 
 
+def test_no_sentence_names_the_folders_of_a_home(
+    group: list[Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(group[1].path / "nll")
+    content = build_report(group, reopen=refuse)
+    assert f"mine/{group[1].path.name}/nll/00000.npz is not there" in content.left_out[0]
+    assert str(tmp_path) not in page_of(content)
+
+
 def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     written = report("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "-o", tmp_path / "p")
     assert written["figures"] == []
@@ -156,6 +167,13 @@ def test_other_models_and_chunks_have_plots_of_their_own(group: list[Run], tmp_p
     names = [figure.name for figure in content.figures]
     assert len(names) == len(set(names))
     assert "1-context-64-loss-by-position" in names
+    assert [family.title.partition(" · ")[2] for family in content.families] == [
+        "chunk 1024",
+        "chunk 7",
+    ]
+    page = page_of(content)
+    for target in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{target}"' in page
     assert any("fewer than two ranked runs" in text for text in content.left_out)
 
 
@@ -236,6 +254,35 @@ def test_excerpts_show_the_strongest_stretch(hostile_runs: Path) -> None:
     ):
         assert len(excerpt.pieces) == len(excerpt.gains) == min(EXCERPT_TOKENS, excerpt.of)
         assert np.mean(excerpt.gains) == pytest.approx(gains.values[place].mean(), rel=1e-4)
+
+
+class Texts:
+    """Documents whose token i is the text `i `."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def pieces(self, indices: set[int]) -> Iterator[tuple[int, list[str]]]:
+        return ((index, [f"{i} " for i in range(self.tokens)]) for index in indices)
+
+
+@pytest.mark.parametrize("unscored", [0, 1])
+def test_an_excerpt_knows_where_it_stands(unscored: int, group: list[Run]) -> None:
+    tokens = 3 * EXCERPT_TOKENS
+    values = np.zeros(tokens - unscored, dtype=np.float32)
+    values[1500 - unscored] = 2.0  # the gain of the token 1500, counted from 0
+    late = Gains(group[0], group[0].rows[:1], (values,), (values + 1,))
+    (excerpt,) = excerpts_of([late], Texts(tokens))  # type: ignore[arg-type]
+    place = excerpt.gains.index(2.0)
+    assert excerpt.pieces[place] == "1500 "
+    assert excerpt.first + place == 1501
+    assert len(excerpt.pieces) == len(excerpt.gains) == len(excerpt.before) == EXCERPT_TOKENS
+
+    short = Gains(group[0], group[0].rows[:1], (values[:50],), (values[:50] + 1,))
+    (excerpt,) = excerpts_of([short], Texts(50 + unscored))  # type: ignore[arg-type]
+    assert excerpt.first == 1
+    assert len(excerpt.pieces) == 50 + unscored
+    assert excerpt.gains[0] == (None if unscored else 0.0)
 
 
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError
+from tta_bench.manifest import without_private_paths
 from tta_bench.report.costs import context_of, cost_figures, families
 from tta_bench.report.curves import loss_figure, position_figure, suffixes, token_figures
 from tta_bench.report.figure import Figure
@@ -131,12 +132,12 @@ def build_report(
     check_baseline(runs, baseline)
     palette = slots(runs, baseline)
     groups = families(runs)
+    titles = titles_of(groups) if len(groups) > 1 else [""]
     whole = []
-    for number, group in enumerate(groups, start=1):
+    for number, (group, title) in enumerate(zip(groups, titles, strict=True), start=1):
         prefix = f"{number}-" if len(groups) > 1 else ""
         figures, left_out = cost_figures(group, palette, prefix)
         chapters = _chapters(group, baseline, palette, prefix, _once(reopen))
-        title = titles_of([group])[0] if len(groups) > 1 else ""
         whole.append(Family(title, tuple(figures), tuple(left_out), tuple(chapters)))
     return Report(titles_of([list(runs)])[0], baseline, palette, tuple(whole))
 
@@ -195,7 +196,7 @@ def _chapters(
                 validity_table(group),
                 manifest_table(group),
                 tuple(group),
-                tuple(left_out),
+                tuple(without_private_paths(left_out)),
             )
         )
     return chapters

@@ -22,7 +22,7 @@ class Losses:
 
     Attributes:
         run: whose they are.
-        rows: the documents that the baseline has done as well, in the order of the dataset.
+        rows: the documents that are done, in the order of the dataset.
         values: [n_g] losses of each of them, nats.
     """
 

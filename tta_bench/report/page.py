@@ -114,7 +114,15 @@ def _header(report: Report) -> str:
     if any(chapter.excerpts for chapter in chapters):
         links.append(("texts", "Texts"))
     links += [("documents", "Documents"), ("validity", "Validity"), ("manifest", "Manifest")]
-    navigation = "".join(f'<a href="#{target}">{name}</a>' for target, name in links)
+    number = 0
+    for family in report.families:
+        for chapter in family.chapters:
+            if len(family.chapters) > 1 and number > 0:
+                links.append((f"chapter-{number}", chapter.title))
+            elif family.title and number > 0:
+                links.append((f"table-{number}", family.title))
+            number += 1
+    navigation = "".join(f'<a href="#{target}">{escaped(name)}</a>' for target, name in links)
     return (
         f'<header><p class="kicker">tta-bench report</p><h1>{escaped(report.title)}</h1>'
         f'<div class="lead">{lead}</div><nav aria-label="Sections">{navigation}</nav></header>'

@@ -17,13 +17,18 @@ _RAMP = ("l4", "l3", "l2", "l1", "g0", "g1", "g2", "g3", "g4")
 
 
 def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> str:
+    """All sections of a family.
+
+    Args:
+        numbers: the number in the page of each chapter, by its `id`.
+    """
     first = min(numbers[id(chapter)] for chapter in family.chapters)
     several = len(family.chapters) > 1
     tables = "".join(
         table_html(chapter.summary, report.slots, title=chapter.title != report.title)
         for chapter in family.chapters
     )
-    title = f"<h2 class='family'>{escaped(family.title)}</h2>" if family.title else ""
+    title = f'<h2 class="family">{escaped(family.title)}</h2>' if family.title else ""
     parts = [
         title,
         f"<section{_anchor('table', first)}><h2>Table</h2>{tables}</section>",
@@ -35,7 +40,8 @@ def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> s
     for chapter in family.chapters:
         number = numbers[id(chapter)]
         if several:
-            parts.append(f"<h2 class='chapter'>{escaped(chapter.title)}</h2>")
+            heading = f'<h2 class="chapter" id="chapter-{number}">{escaped(chapter.title)}</h2>'
+            parts.append(heading)
         parts.append(_chapter(chapter, report, number))
     return "".join(parts)
 
@@ -102,7 +108,7 @@ def _plots(figures: Sequence[Figure]) -> str:
         + "</figure>"
         for figure in figures
     )
-    script = "<noscript><p class='missing'>The plots need JavaScript.</p></noscript>"
+    script = '<noscript><p class="missing">The plots need JavaScript.</p></noscript>'
     return f'<div class="plots">{plots}</div>{script}' if plots else ""
 
 

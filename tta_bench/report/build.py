@@ -103,16 +103,14 @@ class Report:
 
     @property
     def left_out(self) -> list[str]:
-        """Every sentence about what is missing, each once."""
-        whole = [
-            text
-            for family in self.families
-            for text in (
-                *family.left_out,
-                *(text for chapter in family.chapters for text in chapter.left_out),
-            )
+        """Every sentence about what is missing, with the chapter's title if there are several."""
+        chapters = [chapter for family in self.families for chapter in family.chapters]
+        costs = [text for family in self.families for text in family.left_out]
+        return costs + [
+            f"{chapter.title}: {text}" if len(chapters) > 1 else text
+            for chapter in chapters
+            for text in chapter.left_out
         ]
-        return list(dict.fromkeys(whole))
 
 
 def build_report(

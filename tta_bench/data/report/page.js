@@ -129,13 +129,14 @@
       line: { color: colour("--muted"), width: 1 },
       layer: "below",
     };
+    const family = getComputedStyle(document.body).fontFamily;
     return {
       xaxis: x,
       yaxis: y,
       width,
       height: Math.round(Math.min(400, Math.max(290, width * 0.75))),
       margin: { l: 52, r: 14, t: 14, b: 44 },
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
+      font: { family, size: 12, color: colour("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       hovermode: "closest",
@@ -143,7 +144,7 @@
         align: "left",
         bgcolor: colour("--raised"),
         bordercolor: colour("--rule"),
-        font: { size: 12, color: colour("--ink") },
+        font: { family, size: 12, color: colour("--ink") },
       },
       modebar: {
         bgcolor: "rgba(0,0,0,0)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,9 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from typer.testing import CliRunner
 
+from tta_bench.cli.main import app
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine import Engine
 from tta_bench.model import LanguageModel
@@ -108,3 +112,27 @@ def documents() -> list[TokenizedDocument]:
     """Five documents; one ends in mid chunk, one is shorter than a chunk."""
     lengths = [64, 50, 7, 33, 48]
     return [random_document(f"doc{i}", n, i) for i, n in enumerate(lengths)]
+
+
+HOSTILE = "<script>window.planted = 1</script>"
+ESCAPE = "\x1b[31m"
+
+
+@pytest.fixture(scope="session")
+def hostile_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A group of real runs on texts of which one wants to be a script, and so does its name."""
+    home = tmp_path_factory.mktemp("report")
+    texts = home / "texts"
+    texts.mkdir()
+    for number in range(3):
+        words = f"Number {number} is naïve. " + "The lazy dog sleeps, and the fox jumps. " * 30
+        (texts / f"{number}.txt").write_text(words, encoding="utf-8")
+    hostile = f"{HOSTILE}{ESCAPE}\u202e" + "All work and no play, says the fox. " * 30
+    (texts / f"<img src=x onerror=planted=1>{ESCAPE}.txt").write_text(hostile, encoding="utf-8")
+    methods = ("none", "neural-cache", "dynamic-eval:subset=mlp")
+    command = ["eval", "--dataset", str(texts), "--chunk", "64", "--max-tokens", "200"]
+    command += [word for method in methods for word in ("--method", method)]
+    command += ["--name", "mine", "--results", str(home / "results"), "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return home / "results" / "mine"

@@ -11,8 +11,10 @@ from tta_bench.statistics import (
     ONE_DOCUMENT,
     by_distance,
     by_frequency,
+    by_occurrence,
     by_position,
     clustered_ratio,
+    earlier_occurrences,
     last_distances,
     log_edges,
 )
@@ -54,6 +56,14 @@ def test_the_last_distance_is_that_of_a_loop(documents: list[list[int]]) -> None
         assert last_distances(np.array(text)).tolist() == expected
 
 
+@given(texts)
+def test_earlier_occurrences_are_those_of_a_loop(documents: list[list[int]]) -> None:
+    for text in documents:
+        expected = [text[:place].count(token) for place, token in enumerate(text)]
+        assert earlier_occurrences(np.array(text)).tolist() == expected
+    assert earlier_occurrences(np.array([], dtype=int)).tolist() == []
+
+
 @given(texts, st.booleans())
 def test_every_scored_token_is_in_one_bucket(
     documents: list[list[int]], first_scored: bool
@@ -61,7 +71,8 @@ def test_every_scored_token_is_in_one_bucket(
     ids = [np.array(text) for text in documents]
     values = [np.sqrt(x + 1.0)[0 if first_scored else 1 :] for x in ids]
     total = sum(map(len, values))
-    for curve in (by_position(values), by_frequency(values, ids), by_distance(values, ids)):
+    by_token = [curve(values, ids) for curve in (by_frequency, by_occurrence, by_distance)]
+    for curve in (by_position(values), *by_token):
         assert sum(b.tokens for b in curve) == total
         pooled = sum(b.tokens * b.estimate.value for b in curve)
         assert pooled == pytest.approx(sum(v.sum() for v in values))
@@ -73,6 +84,13 @@ def test_distance_by_hand() -> None:
     curve = by_distance([np.array([5.0, 1, 3])], [np.array([7, 8, 7, 7])])
     found = [(b.low, b.high, b.estimate.value) for b in curve]
     assert found == [(0, 1, 5.0), (1, 2, 3.0), (2, 4, 1.0)]
+
+
+def test_occurrence_by_hand() -> None:
+    """The first token is not scored, yet it is the third's earlier occurrence."""
+    curve = by_occurrence([np.array([5.0, 1, 3, 4])], [np.array([7, 8, 7, 7, 7])])
+    found = [(b.low, b.high, b.estimate.value) for b in curve]
+    assert found == [(0, 1, 5.0), (1, 2, 1.0), (2, 4, 3.5)]
 
 
 def test_frequency_by_hand() -> None:

@@ -50,7 +50,9 @@ def test_a_command_runs_as_written(command, tmp_path):
     if "smollm2-135m" in words:
         words[words.index("smollm2-135m")] = "builtin:tiny"
         words += ["--limit", "1", "--max-tokens", "64", "--chunk", "32"]
-    stored = words[0] in ("show", "compare", "runs")
+    if words[0] == "report":
+        words += ["-o", str(tmp_path / "report.html")]
+    stored = words[0] in ("show", "compare", "runs", "report")
     done = tta_bench(*words, cwd=ROOT if stored else tmp_path)
     assert done.returncode == 0, done.stderr
 

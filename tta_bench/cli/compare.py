@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from tta_bench.cli.selection import selected_runs
 
 if TYPE_CHECKING:
     from tta_bench.tables import Table
@@ -47,19 +48,12 @@ def compare(
     what differs. Two runs of one method also show what changed between them.
     """
     from tta_bench.errors import UsageError
-    from tta_bench.store import find_runs, load_group
     from tta_bench.store.files import write_atomically
     from tta_bench.tables.compare import change_tables, compare_tables, slice_tables
 
     if format == "parquet" and output is None:
         raise UsageError("parquet is not printed; name a file with --output.")
-    paths = [find_runs(name, results) for name in runs or []]
-    if suite is not None:
-        paths += _of_suite(suite, results)
-    if not paths:
-        raise UsageError("name runs or groups to compare, or a suite with --suite.")
-    found = {run.path.resolve(): run for path in paths for run in load_group(path)}
-    loaded = list(found.values())
+    loaded = selected_runs(runs or [], suite, results)
     if by is None:
         kinds = [compare_tables(loaded, baseline, sort)]
         if len(loaded) == 2 and loaded[0].method == loaded[1].method:
@@ -80,20 +74,6 @@ def compare(
     else:
         write_atomically(output, data)
         typer.echo(f"Wrote {output}.", err=True)
-
-
-def _of_suite(name: str, results: Path) -> list[Path]:
-    """The groups that `eval --suite` names after a suite: its name, or with a digest behind it."""
-    from tta_bench.errors import UsageError
-    from tta_bench.store.groups import slug
-
-    base = slug(Path(name).stem)
-    named = re.compile(re.escape(base) + r"(-[0-9a-f]{8})?")
-    groups = sorted({path.parent.parent for path in results.glob("*/*/manifest.json")})
-    found = [group for group in groups if named.fullmatch(group.name)]
-    if not found:
-        raise UsageError(f"{results}/ holds no group of the suite '{name}'; run it with `eval`.")
-    return found
 
 
 def _text(kinds: list[list[Table]], format: str) -> str:

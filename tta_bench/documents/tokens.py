@@ -146,13 +146,8 @@ def _hash(parts: Any) -> str:
 def _tokenize_all(
     spec: str, source: Source, tokenizer: Any, options: Options
 ) -> Iterator[TokenizedDocument]:
-    """One text at a time; with ``join``, the one text there is."""
-    pairs = _encoded(spec, source, tokenizer, options)
-    if options.join is not None:
-        text = options.join.join(document.text for document, _ in pairs)
-        pairs = iter([(Document("joined", text), _encode(tokenizer, text))])
     none = True
-    for document, encoding in pairs:
+    for document, encoding in encoded_texts(spec, source, tokenizer, options):
         none = False
         yield _tokenize(tokenizer, document, encoding, options.max_tokens)
     if none:
@@ -161,7 +156,19 @@ def _tokenize_all(
         )
 
 
-def _encoded(
+def encoded_texts(
+    spec: str, source: Source, tokenizer: Any, options: Options
+) -> Iterator[tuple[Document, Any]]:
+    """One whole text at a time with its encoding; with ``join``, the one text there is."""
+    chosen = _chosen(spec, source, tokenizer, options)
+    if options.join is None:
+        yield from chosen
+        return
+    text = options.join.join(document.text for document, _ in chosen)
+    yield Document("joined", text), _encode(tokenizer, text)
+
+
+def _chosen(
     spec: str, source: Source, tokenizer: Any, options: Options
 ) -> Iterator[tuple[Document, Any]]:
     """The chosen documents with their encodings (None where nobody will look at them)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,40 @@ def load_model(
     _quieten_transformers()
     if resolved.startswith("config:"):
         return _random(resolved.removeprefix("config:"), spec, kind, target)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    location, options, provenance = _locate(resolved, spec)
+    options["trust_remote_code"] = trust_remote_code
+    net, tokenizer = _from_pretrained(location, options, kind, spec)
+    provenance |= _identity(location, options, net)
+    return LanguageModel(net.to(target), tokenizer, spec, provenance)
+
+
+def load_tokenizer(spec: str, commit: str | None = None) -> Any:
+    """The tokenizer of a model alone: no weights are read, no code of a repository is run.
+
+    Args:
+        spec: as for `load_model`.
+        commit: of a model of the hub, the commit that a manifest names.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    resolved = MODEL_ALIASES.get(spec, spec)
+    _quieten_transformers()
+    if resolved.startswith("config:"):  # a shape: it reads with the built-in tokenizer
+        resolved = "builtin:tiny"
+    location, options, provenance = _locate(resolved, spec)
+    options["trust_remote_code"] = False
+    if commit and provenance["source"] == "hub":
+        options["revision"] = commit
+    with _explained(location, options, spec):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(location, **options)
+
+
+def _locate(resolved: str, spec: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Where a model lies, the options that find it there, and the start of its provenance."""
+    options: dict[str, Any] = {}
     provenance: dict[str, Any] = {"source": resolved.split(":")[0] if ":" in resolved else "hub"}
     if resolved.startswith("builtin:"):
         location = str(_built_in(resolved.removeprefix("builtin:")))
@@ -98,9 +133,7 @@ def load_model(
             options["revision"] = revision
         # Told that it is offline the library answers at once, from its cache or with an error.
         options["local_files_only"] = not _hub_answers()
-    net, tokenizer = _from_pretrained(location, options, kind, spec)
-    provenance |= _identity(location, options, net)
-    return LanguageModel(net.to(target), tokenizer, spec, provenance)
+    return location, options, provenance
 
 
 def _quieten_transformers() -> None:
@@ -116,12 +149,20 @@ def _from_pretrained(
 ) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    with _explained(location, options, spec):
+        tokenizer = AutoTokenizer.from_pretrained(location, **options)
+        net = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **options)
+    return net, tokenizer
+
+
+@contextmanager
+def _explained(location: str, options: dict[str, Any], spec: str) -> Iterator[None]:
+    """What transformers raises while it loads, as a ModelError that says what to do."""
     if "gguf_file" in options:
         _require("gguf", "a GGUF model")
         _require("accelerate", "a GGUF model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        net = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **options)
+        yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = str(error).strip().split("\n")[0]
         if Path(location).exists():
@@ -130,7 +171,6 @@ def _from_pretrained(
             f"{spec} cannot be loaded from the Hugging Face hub (unknown name, private, or no "
             "network); give a local folder or .gguf file, or builtin:tiny, which needs no network."
         ) from error
-    return net, tokenizer
 
 
 def _random(file: str, spec: str, dtype: torch.dtype, device: torch.device) -> LanguageModel:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The tokens whose position, frequency or distance lies in low <= x < high.
+    """The tokens whose position, frequency, occurrence or distance lies in low <= x < high.
 
     Attributes:
-        low: the first x of the bucket; 0 in a curve over distance: the token's first occurrence.
+        low: the first x of the bucket; 0 in a curve over occurrences or distance: the token's first
+            occurrence.
         high: one past the last.
         tokens: how many there are, over all documents.
         estimate: their mean value (nats per token), and its interval over the documents that have
@@ -104,8 +105,38 @@ def by_distance(
         edges: rising; by default 0, then powers of two.
     """
     _check(values, ids)
-    places = [last_distances(x)[len(x) - len(v) :] for v, x in zip(values, ids, strict=True)]
+    places = [_scored(last_distances(x), v) for v, x in zip(values, ids, strict=True)]
     return _curve(values, places, edges, (0,))
+
+
+def by_occurrence(
+    values: Sequence[NDArray], ids: Sequence[NDArray], edges: Sequence[int] | None = None
+) -> list[Bucket]:
+    """The curve over how often the document has had the same token before.
+
+    Args:
+        values: [n_g] for each document g.
+        ids: all token ids of each document; those scored are its last n_g.
+        edges: rising; by default 0, then powers of two.
+    """
+    _check(values, ids)
+    places = [_scored(earlier_occurrences(x), v) for v, x in zip(values, ids, strict=True)]
+    return _curve(values, places, edges, (0,))
+
+
+def earlier_occurrences(ids: NDArray) -> NDArray[np.int64]:
+    """[n] for each token how many of the tokens before it are the same."""
+    import numpy as np
+
+    tokens = np.asarray(ids)
+    order = np.argsort(tokens, kind="stable")  # equal tokens side by side, in order of place
+    places = np.arange(len(tokens))
+    first = np.ones(len(tokens), dtype=bool)
+    first[1:] = tokens[order[1:]] != tokens[order[:-1]]
+    start = np.maximum.accumulate(np.where(first, places, 0))  # where the run of equals begins
+    earlier = np.empty(len(tokens), dtype=np.int64)
+    earlier[order] = places - start
+    return earlier
 
 
 def last_distances(ids: NDArray) -> NDArray[np.int64]:

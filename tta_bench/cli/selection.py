@@ -1,0 +1,42 @@
+"""Which stored runs a command is about: folders, names in results/, suites."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tta_bench.store import Run
+
+
+def selected_runs(names: list[str], suite: str | None, results: Path) -> list[Run]:
+    """The runs of every group or run that is named, each once.
+
+    Raises:
+        UsageError: nothing is named, or there is no such run, group or suite.
+        BenchError: a file of a run is damaged.
+    """
+    from tta_bench.errors import UsageError
+    from tta_bench.store import find_runs, load_group
+
+    paths = [find_runs(name, results) for name in names]
+    if suite is not None:
+        paths += _of_suite(suite, results)
+    if not paths:
+        raise UsageError("name runs or groups, or a suite with --suite.")
+    return list({run.path.resolve(): run for path in paths for run in load_group(path)}.values())
+
+
+def _of_suite(name: str, results: Path) -> list[Path]:
+    """The groups that `eval --suite` names after a suite: its name, or with a digest behind it."""
+    from tta_bench.errors import UsageError
+    from tta_bench.store.groups import slug
+
+    base = slug(Path(name).stem)
+    named = re.compile(re.escape(base) + r"(-[0-9a-f]{8})?")
+    groups = sorted({path.parent.parent for path in results.glob("*/*/manifest.json")})
+    found = [group for group in groups if named.fullmatch(group.name)]
+    if not found:
+        raise UsageError(f"{results}/ holds no group of the suite '{name}'; run it with `eval`.")
+    return found

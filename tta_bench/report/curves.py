@@ -1,0 +1,235 @@
+"""Curves: losses over position, and the gain in slices by position and by what tokens are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tta_bench.report.figure import Figure, Series, padded
+from tta_bench.report.gains import Gains, Losses
+from tta_bench.statistics import (
+    Bucket,
+    by_distance,
+    by_frequency,
+    by_occurrence,
+    by_position,
+    log_edges,
+)
+from tta_bench.tables.format import fixed, plural
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tta_bench.documents.again import Reopened
+
+BAND_NOTE = (
+    "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "
+    "as clusters; one that is cut off at an edge reaches further. A gain is the baseline's loss "
+    "minus the method's on the same tokens: above 0 the method is better."
+)
+"""What holds for every curve; captions do not repeat it."""
+BAND_REACH = 0.75
+"""Of the height of the lines: a band is seen that far beyond them. With two documents it would
+reach many times as far."""
+
+
+def loss_figure(
+    losses: Sequence[Losses], slots: Mapping[str, int], baseline: str, prefix: str = ""
+) -> Figure:
+    """The loss of every method over the position in the document.
+
+    Only the baseline has a band: it shows how much documents differ, which is much the same for
+    every method. Methods are told apart by the paired gain.
+    """
+    figure = _figure(
+        f"{prefix}loss-by-position",
+        "Loss by position in the document",
+        f"The band is that of {baseline}. Documents differ more than methods do; the paired gain "
+        "tells methods apart.",
+        "position in the document, scored tokens",
+        "nats per token",
+        [(item.run.spec, _over_position(item.values)) for item in losses],
+        slots,
+        "tokens",
+        signed=False,
+    )
+    banded = min((series.slot for series in figure.series), default=0)
+    series = [one if one.slot == banded else replace(one, low=(), high=()) for one in figure.series]
+    return replace(figure, series=tuple(series))
+
+
+def _over_position(values: Sequence[NDArray]) -> list[Bucket]:
+    """The curve over position; a last position that would be a bucket alone joins the one before.
+
+    Documents cut to 4,096 tokens would end in a bucket of one token each.
+    """
+    longest = max((len(vector) for vector in values), default=1)
+    edges = log_edges(max(longest, 1))
+    if len(edges) > 2 and edges[-2] == longest:
+        edges = [*edges[:-2], edges[-1]]
+    return by_position(values, edges)
+
+
+def position_figure(
+    gains: Sequence[Gains], slots: Mapping[str, int], baseline: str, prefix: str = ""
+) -> Figure:
+    """The gain over the position in the document."""
+    curves = [(item.run.spec, _over_position(item.values)) for item in gains]
+    return _figure(
+        f"{prefix}gain-by-position",
+        "Gain by position in the document",
+        f"Where in a document a method is better than {baseline}.",
+        "position in the document, scored tokens",
+        f"gain over {baseline}, nats per token",
+        curves,
+        slots,
+        "tokens",
+    )
+
+
+def token_figures(
+    gains: Sequence[Gains],
+    again: Reopened,
+    slots: Mapping[str, int],
+    baseline: str,
+    prefix: str = "",
+) -> list[Figure]:
+    """The gain by frequency, by earlier occurrences and by distance of the token.
+
+    Args:
+        gains: of runs whose scored tokens are the last of each document.
+        again: where the token ids come from.
+    """
+    import numpy as np
+
+    indices = sorted({row.index for item in gains for row in item.rows})
+    ids = {index: again.ids(index) for index in indices}
+    every = [np.asarray(again.ids(index), np.int64) for index in range(len(again.documents))]
+    counts = np.bincount(np.concatenate(every))
+    of_run = [[ids[row.index] for row in item.rows] for item in gains]
+    pairs = list(zip(gains, of_run, strict=True))
+    value = f"gain over {baseline}, nats per token"
+    return [
+        _figure(
+            f"{prefix}gain-by-frequency",
+            "Gain by frequency of the token",
+            "How often the token stands in the evaluated documents, all of them together; not in "
+            "the model's training text.",
+            "occurrences in the evaluated documents",
+            value,
+            [(item.run.spec, by_frequency(item.values, x, counts)) for item, x in pairs],
+            slots,
+            "occurrences",
+        ),
+        _figure(
+            f"{prefix}gain-by-occurrence",
+            "Gain by earlier occurrences of the token",
+            "How often the same token stood earlier in its document; 0 is its first time.",
+            "earlier occurrences in the document",
+            value,
+            [(item.run.spec, by_occurrence(item.values, x)) for item, x in pairs],
+            slots,
+            "earlier occurrences",
+        ),
+        _figure(
+            f"{prefix}gain-by-distance",
+            "Gain by distance to the last occurrence",
+            "How many tokens ago the same token last stood in its document.",
+            "tokens since the last occurrence",
+            value,
+            [(item.run.spec, by_distance(item.values, x)) for item, x in pairs],
+            slots,
+            "tokens ago",
+            first="first",
+        ),
+    ]
+
+
+def suffixes(gains: Sequence[Gains], again: Reopened) -> bool:
+    """Whether the scored tokens of every document are its last, at most the first being left out.
+
+    Some protocols of other tools leave out tokens in between; their losses have no known place.
+    """
+    return all(
+        0 <= len(again.ids(row.index)) - len(value) <= 1
+        for item in gains
+        for row, value in zip(item.rows, item.values, strict=True)
+    )
+
+
+def shortened(number: int) -> str:
+    """The label of a bucket's lower end: `512`, `1k` for 1,024, `1M` for 1,048,576."""
+    for power, suffix in ((20, "M"), (10, "k")):
+        if number >= 2**power and number % 2**power == 0:
+            return f"{number >> power}{suffix}"
+    return str(number)
+
+
+def _figure(
+    name: str,
+    title: str,
+    caption: str,
+    x_title: str,
+    y_title: str,
+    curves: Sequence[tuple[str, Sequence[Bucket]]],
+    slots: Mapping[str, int],
+    noun: str,
+    signed: bool = True,
+    first: str = "0",
+) -> Figure:
+    lows = sorted({bucket.low for _, curve in curves for bucket in curve})
+    series = tuple(_series(spec, curve, slots[spec], lows, noun, signed) for spec, curve in curves)
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        x_title=x_title,
+        y_title=y_title,
+        series=series,
+        y_range=_range(series, signed),
+        ticks=tuple(first if low == 0 else shortened(low) for low in lows),
+        zero=signed,
+    )
+
+
+def _series(
+    spec: str, curve: Sequence[Bucket], slot: int, lows: Sequence[int], noun: str, signed: bool
+) -> Series:
+    ends = [bucket.estimate.interval or (None, None) for bucket in curve]
+    return Series(
+        "curve",
+        spec,
+        slot,
+        tuple(float(lows.index(bucket.low)) for bucket in curve),
+        tuple(bucket.estimate.value for bucket in curve),
+        tuple(low for low, _ in ends),
+        tuple(high for _, high in ends),
+        tuple(_hover(spec, bucket, noun, signed) for bucket in curve),
+    )
+
+
+def _hover(spec: str, bucket: Bucket, noun: str, signed: bool) -> tuple[str, ...]:
+    span = f"{bucket.low:,}"
+    if bucket.high - bucket.low > 1:
+        span += f" to {bucket.high - 1:,}"
+    where = f"{noun} {span}" if noun == "tokens" else f"{span} {noun}"
+    if bucket.low == 0:
+        where = "the token's first occurrence"
+    sign = "+" if signed else ""
+    figure = f"{fixed(bucket.estimate.value, 4, sign)} nats/token"
+    if bucket.estimate.interval is not None:
+        low, high = bucket.estimate.interval
+        figure += f" [{fixed(low, 4, sign)}, {fixed(high, 4, sign)}]"
+    sizes = f"{plural(bucket.tokens, 'token')} in {plural(bucket.estimate.documents, 'document')}"
+    return spec, where, figure, sizes
+
+
+def _range(series: Sequence[Series], zero: bool) -> tuple[float, float]:
+    """Holds every line, and bands as far as they say more than that they are wide."""
+    middles = [y for item in series for y in item.y] + ([0.0] if zero else [])
+    low, high = min(middles, default=0.0), max(middles, default=1.0)
+    reach = BAND_REACH * (high - low)
+    ends = [y for item in series for y in (*item.low, *item.high) if y is not None]
+    seen = [min(max(y, low - reach), high + reach) for y in ends]
+    return padded(min([low, *seen]), max([high, *seen]))

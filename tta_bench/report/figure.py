@@ -1,0 +1,75 @@
+"""The figure object: what is drawn, apart from how; the page draws it, and so does the PNG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["curve", "points", "front", "guide"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, or one set of points, of a method.
+
+    Attributes:
+        kind: `curve` is a line with markers and a band; `points` are markers alone; `front` is a
+            neutral staircase; `guide` a dotted line through points of the series' own colour.
+        label: whom it belongs to, for the legend.
+        slot: place of the method in the palette.
+        x: on a figure with `ticks` the number of the tick; else a value.
+        y: as many.
+        low: the lower end of each point's interval; None where there is none. Empty: no band.
+        high: the upper ends.
+        hover: lines of text for each point.
+        tags: short text beside each point; empty for none.
+        hollow: whether each marker is; empty for none.
+    """
+
+    kind: Kind
+    label: str
+    slot: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    hover: tuple[tuple[str, ...], ...] = ()
+    tags: tuple[str, ...] = ()
+    hollow: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot.
+
+    Attributes:
+        name: plain text, unique in a report: the stem of the PNG's name.
+        title: what it shows.
+        caption: what a reader must know of it.
+        x_title: with the unit.
+        y_title: likewise.
+        series: drawn in this order.
+        ticks: labels of buckets, which stand at 0, 1, ...; empty for an axis of values.
+        x_log: an axis of values whose steps are factors.
+        x_prefixes: the numbers of an axis of values bear decimal prefixes (`10M`).
+        y_range: what is seen at first.
+        zero: whether a line marks y = 0.
+    """
+
+    name: str
+    title: str
+    caption: str
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+    y_range: tuple[float, float]
+    ticks: tuple[str, ...] = ()
+    x_log: bool = False
+    x_prefixes: bool = False
+    zero: bool = False
+
+
+def padded(low: float, high: float, part: float = 0.06) -> tuple[float, float]:
+    """The range with a margin on either side."""
+    margin = (high - low or abs(high) or 1.0) * part
+    return low - margin, high + margin

@@ -1,0 +1,94 @@
+"""What a method gains on each token: the baseline's loss minus the method's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tta_bench.errors import BenchError
+from tta_bench.statistics import paired_difference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tta_bench.store import Row, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """The losses of a run's tokens.
+
+    Attributes:
+        run: whose they are.
+        rows: the documents that are done, in the order of the dataset.
+        values: [n_g] losses of each of them, nats.
+    """
+
+    run: Run
+    rows: tuple[Row, ...]
+    values: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """A run against the baseline, token by token.
+
+    Attributes:
+        run: the method's.
+        rows: the documents that both have done.
+        values: [n_g] baseline minus method for each of them, nats; above 0 the method is better.
+        before: [n_g] the baseline's losses.
+    """
+
+    run: Run
+    rows: tuple[Row, ...]
+    values: tuple[NDArray[np.float32], ...]
+    before: tuple[NDArray[np.float32], ...]
+
+
+def losses_of(run: Run) -> Losses:
+    """The losses of every document that is done.
+
+    Raises:
+        BenchError: a vector was not published, or is damaged; the sentence names it.
+    """
+    rows = tuple(row for row in run.rows if row.status == "done")
+    return Losses(run, rows, tuple(run.nll(row) for row in rows))
+
+
+def gains_of(losses: Losses, baseline: Losses) -> Gains:
+    """The documents that both have done.
+
+    Raises:
+        BenchError: they did not read the same documents.
+    """
+    pair = paired_difference(losses.rows, baseline.rows)
+    if pair.delta is None:
+        raise BenchError(f"{losses.run.spec} is not compared: {pair.reason}.")
+    theirs = {row.key: value for row, value in zip(baseline.rows, baseline.values, strict=True)}
+    mine = [
+        (row, value)
+        for row, value in zip(losses.rows, losses.values, strict=True)
+        if row.key in theirs
+    ]
+    before = tuple(theirs[row.key] for row, _ in mine)
+    values = tuple(old - value for old, (_, value) in zip(before, mine, strict=True))
+    return Gains(losses.run, tuple(row for row, _ in mine), values, before)
+
+
+def all_losses(runs: Sequence[Run]) -> tuple[list[Losses], list[str]]:
+    """The losses of the runs that have done a document, and a sentence for each that lacks some."""
+    found, sentences = [], []
+    for run in runs:
+        try:
+            losses = losses_of(run)
+        except BenchError as error:
+            sentences.append(f"{run.spec} has no curves: {error}")
+            continue
+        if losses.rows:
+            found.append(losses)
+        else:
+            sentences.append(f"{run.spec} has no curves: it has done no document.")
+    return found, sentences

@@ -1,0 +1,145 @@
+"""The sections of the page: a family of runs, its chapters, and what each of them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tta_bench.report.build import Chapter, Family, Report
+from tta_bench.report.costs import FRONT_NOTE
+from tta_bench.report.curves import BAND_NOTE
+from tta_bench.report.figure import Figure
+from tta_bench.report.markup import escaped, swatch, table_html
+from tta_bench.report.notes import manifest_text
+
+OPEN_ROWS = 40
+"""A table of documents of up to so many rows is open at first."""
+_RAMP = ("l4", "l3", "l2", "l1", "g0", "g1", "g2", "g3", "g4")
+
+
+def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> str:
+    """All sections of a family.
+
+    Args:
+        numbers: the number in the page of each chapter, by its `id`.
+    """
+    first = min(numbers[id(chapter)] for chapter in family.chapters)
+    several = len(family.chapters) > 1
+    tables = "".join(
+        table_html(chapter.summary, report.slots, title=chapter.title != report.title)
+        for chapter in family.chapters
+    )
+    title = f'<h2 class="family">{escaped(family.title)}</h2>' if family.title else ""
+    parts = [
+        title,
+        f"<section{_anchor('table', first)}><h2>Table</h2>{tables}</section>",
+        f"<section{_anchor('cost', first)}><h2>Quality and cost</h2>"
+        f"{_intro(FRONT_NOTE) if family.figures else ''}"
+        f"{_legend(family.figures, report)}{_plots(family.figures)}"
+        f"{_sentences(family.left_out)}</section>",
+    ]
+    for chapter in family.chapters:
+        number = numbers[id(chapter)]
+        if several:
+            heading = f'<h2 class="chapter" id="chapter-{number}">{escaped(chapter.title)}</h2>'
+            parts.append(heading)
+        parts.append(_chapter(chapter, report, number))
+    return "".join(parts)
+
+
+def _chapter(chapter: Chapter, report: Report, number: int) -> str:
+    parts = []
+    if chapter.figures or chapter.left_out:
+        parts.append(
+            f"<section{_anchor('curves', number)}><h2>Position and slices</h2>"
+            f"{_intro(BAND_NOTE) if chapter.figures else ''}"
+            f"{_legend(chapter.figures, report)}{_plots(chapter.figures)}"
+            f"{_sentences(chapter.left_out)}</section>"
+        )
+    if chapter.excerpts:
+        parts.append(_viewer(chapter, report, number))
+    shown = " open" if len(chapter.documents.rows) <= OPEN_ROWS else ""
+    manifests = "".join(
+        f"<details><summary>{swatch(report.slots[run.spec])}{escaped(run.spec)}</summary>"
+        f'<pre class="manifest">{_escaped_lines(manifest_text(run))}</pre></details>'
+        for run in chapter.runs
+    )
+    parts += [
+        f"<section{_anchor('documents', number)}><h2>Documents</h2><details{shown}>"
+        f"<summary>A row for each document and method</summary>"
+        f"{table_html(chapter.documents, report.slots, title=False)}</details></section>",
+        f"<section{_anchor('validity', number)}><h2>Validity</h2>"
+        f"{table_html(chapter.validity, report.slots, title=False)}</section>",
+        f"<section{_anchor('manifest', number)}><h2>Manifest</h2><details>"
+        f"<summary>{escaped(chapter.manifest.title)}</summary>"
+        f"{table_html(chapter.manifest, report.slots, title=False)}</details>{manifests}</section>",
+    ]
+    return "".join(parts)
+
+
+def _intro(text: str) -> str:
+    return f'<p class="intro">{escaped(text)}</p>'
+
+
+def _anchor(name: str, number: int) -> str:
+    return f' id="{name}"' if number == 0 else f' id="{name}-{number}"'
+
+
+def _legend(figures: Sequence[Figure], report: Report) -> str:
+    """The methods of the figures below it; pressing one hides it in every figure."""
+    names = dict.fromkeys(
+        series.label for figure in figures for series in figure.series if series.kind != "front"
+    )
+    keys = "".join(
+        f'<button type="button" class="key" data-slot="{report.slots[name]}" aria-pressed="true">'
+        f"{swatch(report.slots[name])}{escaped(name)}</button>"
+        for name in sorted(names, key=lambda name: report.slots[name])
+    )
+    return (
+        f'<div class="legend" role="group" aria-label="Methods shown">{keys}</div>' if keys else ""
+    )
+
+
+def _plots(figures: Sequence[Figure]) -> str:
+    plots = "".join(
+        f'<figure class="plot"><h3>{escaped(figure.title)}</h3>'
+        f'<div class="canvas" data-figure="{escaped(figure.name)}" role="img" '
+        f'aria-label="{escaped(figure.title)}"></div>'
+        + (f"<figcaption>{escaped(figure.caption)}</figcaption>" if figure.caption else "")
+        + "</figure>"
+        for figure in figures
+    )
+    script = '<noscript><p class="missing">The plots need JavaScript.</p></noscript>'
+    return f'<div class="plots">{plots}</div>{script}' if plots else ""
+
+
+def _sentences(sentences: Sequence[str]) -> str:
+    return "".join(f'<p class="missing">{escaped(text)}</p>' for text in sentences)
+
+
+def _viewer(chapter: Chapter, report: Report, number: int) -> str:
+    groups = []
+    for spec in dict.fromkeys(excerpt.spec for excerpt in chapter.excerpts):
+        options = "".join(
+            f'<option value="{place}">{excerpt.rank}: {escaped(excerpt.document)} '
+            f"({excerpt.gain:+.3f})</option>"
+            for place, excerpt in enumerate(chapter.excerpts)
+            if excerpt.spec == spec
+        )
+        groups.append(f'<optgroup label="{escaped(spec)}">{options}</optgroup>')
+    baseline = escaped(report.baseline)
+    ramp = "".join(f'<span class="{step}">&nbsp;</span>' for step in _RAMP)
+    return (
+        f"<section{_anchor('texts', number)}><h2>Texts</h2>"
+        f'<p class="intro">Where each method gains and loses most against {baseline}, in nats per '
+        "token. Blue tokens were predicted better than by the baseline, orange ones worse.</p>"
+        f'<div class="viewer" data-chapter="{number}"><p class="choice">'
+        f'<select aria-label="Method and document">{"".join(groups)}</select>'
+        f'<span class="ramp"><span>worse</span>{ramp}<span>better</span></span></p>'
+        '<p class="meta"></p><pre class="text" tabindex="0"></pre>'
+        '<p class="readout" aria-live="polite">Point at a token, or touch it.</p></div></section>'
+    )
+
+
+def _escaped_lines(text: str) -> str:
+    """HTML of text whose line ends stay."""
+    return "\n".join(escaped(line) for line in text.split("\n"))

@@ -80,7 +80,7 @@ def run_suite(
     for model_spec in suite.models:
         model = load_model(model_spec, suite.dtype, suite.device, trust_remote_code)
         # All are opened before the first runs: a wrong name should not cost an hour.
-        cells = [_open(suite, model, dataset_spec) for dataset_spec in suite.datasets]
+        cells = [open_cell(suite, model, dataset_spec) for dataset_spec in suite.datasets]
         for cell in cells:
             for choice in choices:
                 cell.check_method(choice)
@@ -108,7 +108,13 @@ def run_suite(
                 gc.collect()
 
 
-def _open(suite: Suite, model: LanguageModel, dataset_spec: str) -> Cell:
+def open_cell(suite: Suite, model: LanguageModel, dataset_spec: str) -> Cell:
+    """One model on one dataset, its documents tokenised.
+
+    Raises:
+        DocumentError: the documents cannot be had.
+        UsageError: they cannot be read under the suite's protocol.
+    """
     protocol = suite.resolved_protocol()
     documents = tokenized(
         dataset_spec,

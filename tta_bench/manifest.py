@@ -76,7 +76,7 @@ def build_manifest(
         seeds: by what they seed.
         config: the fully resolved configuration of the command.
         command: the command line; `sys.argv` by default.
-        torch: the imported module, for the name of a CUDA device.
+        torch: the imported module, for threads and the name of a CUDA device.
     """
     words = sys.argv if command is None else command
     manifest = {
@@ -91,7 +91,7 @@ def build_manifest(
         "lanes": lanes,
         "seeds": dict(seeds),
         "device": describe_device(device, torch),
-        "platform": describe_platform(),
+        "platform": describe_platform(torch),
         "software": describe_software(),
         "flops_convention": FLOPS_CONVENTION,
         "command": [Path(word).name if i == 0 else word for i, word in enumerate(words)],
@@ -125,7 +125,7 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     limits = ("limit", "max_tokens", "min_tokens")
     return {
         "engine_version": manifest.get("engine_version"),
-        "model": _model_identity(manifest["model"]),
+        "model": model_identity(manifest["model"]),
         "dtype": manifest.get("dtype"),
         "dataset": {
             "fingerprint": dataset.get("fingerprint") or dataset.get("spec"),
@@ -135,7 +135,8 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+def model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells its weights from others: hashes or a commit; `name` where there are none."""
     hashes = {name: value for name, value in model.items() if name.endswith("sha256") and value}
     if model.get("commit"):
         hashes["commit"] = model["commit"]
@@ -175,9 +176,13 @@ def checkout_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def describe_platform() -> dict[str, Any]:
-    """Operating system, machine, processor and cores; no host name."""
-    return {
+def describe_platform(torch: Any = None) -> dict[str, Any]:
+    """Operating system, machine, processor and cores; no host name.
+
+    With the module `torch` also its threads and the vector instructions it uses: on a CPU both
+    change how sums are rounded.
+    """
+    described = {
         "os": f"{platform.system()} {platform.release().split('-')[0]}",
         "machine": platform.machine(),
         "cpu": _cpu_name(),
@@ -185,6 +190,10 @@ def describe_platform() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
     }
+    if torch is not None:
+        described["threads"] = torch.get_num_threads()
+        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    return described
 
 
 def _cpu_name() -> str | None:

@@ -88,7 +88,19 @@ def load_suite(name: str) -> Suite:
     for key in ("models", "datasets", "methods"):
         if isinstance(raw.get(key), str):
             raw[key] = [raw[key]]
-    return Suite(**_typed(raw, Suite, f"the suite {path}"))
+    return checked_suite(raw, f"the suite {path}")
+
+
+def checked_suite(raw: dict[str, Any], what: str) -> Suite:
+    """A suite of values whose names and types are not known to be right.
+
+    Args:
+        what: what an error calls them, such as `the suite mine.yaml`.
+
+    Raises:
+        UsageError: an unknown key, or a value of the wrong type.
+    """
+    return Suite(**_typed(raw, Suite, what))
 
 
 def installed_suites() -> dict[str, Path]:

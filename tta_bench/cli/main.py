@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tta_bench
-from tta_bench.cli import check, compare, export, new_method, rm, runs, show, train
+from tta_bench.cli import check, compare, export, new_method, reproduce, rm, runs, show, train
 from tta_bench.cli import eval as eval_command
 from tta_bench.cli import list as list_command
 from tta_bench.errors import BenchError
@@ -28,6 +28,7 @@ app.command("eval")(eval_command.evaluate)
 app.command("check")(check.check)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("reproduce")(reproduce.reproduce)
 app.command("runs")(runs.runs)
 app.command("rm")(rm.rm)
 app.command("export")(export.export)

@@ -205,7 +205,7 @@ def _document(
     def found(
         verdict: str, reason: str | None = None, **figures: float | None
     ) -> DocumentComparison:
-        known: dict[str, float | None] = {"difference": None, "largest": None} | figures
+        known: dict[str, float | None] = {"difference": None, "largest": None, **figures}
         return DocumentComparison(
             before.key, before.tokens, means[0], means[1], verdict=verdict, reason=reason, **known
         )

@@ -300,6 +300,7 @@ class Cell:
             device=str(model.device),
             lanes=self.lanes,
             seeds={"torch": self.suite.seed},
+            deterministic=self.suite.deterministic,
             config=dataclasses.asdict(self.suite),
             torch=torch,
         )

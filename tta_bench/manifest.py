@@ -58,6 +58,7 @@ def build_manifest(
     lanes: int,
     seeds: Mapping[str, int],
     config: Mapping[str, Any],
+    deterministic: bool = False,
     command: Sequence[str] | None = None,
     torch: Any = None,
 ) -> dict[str, Any]:
@@ -75,6 +76,8 @@ def build_manifest(
         lanes: slots of the batch; no number depends on it.
         seeds: by what they seed.
         config: the fully resolved configuration of the command.
+        deterministic: whether PyTorch was held to deterministic algorithms. Like the device it is
+            no part of the key: it chooses kernels, which only round otherwise.
         command: the command line; `sys.argv` by default.
         torch: the imported module, for threads and the name of a CUDA device.
     """
@@ -90,6 +93,7 @@ def build_manifest(
         "protocol": {**protocol, "prefix_id": prefix_id},
         "lanes": lanes,
         "seeds": dict(seeds),
+        "deterministic": deterministic,
         "device": describe_device(device, torch),
         "platform": describe_platform(torch),
         "software": describe_software(),

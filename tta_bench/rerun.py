@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tta_bench.cell import Cell, MethodChoice
+from tta_bench.determinism import deterministic_algorithms
 from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluate import open_cell
 from tta_bench.manifest import model_identity
@@ -61,7 +62,7 @@ class Rerunner:
         threads, note = _threads(manifest)
         notes += [note] if note else []
         device = _device(str(section(manifest, "device").get("type")))
-        with _thread_count(threads):
+        with _thread_count(threads), deterministic_algorithms(suite.deterministic):
             model = self._model(stored, suite.models[0], suite.dtype, device)
             cell = self._open(stored, suite, model)
             cell.check_method(choice)
@@ -121,6 +122,7 @@ def suite_of(stored: Run, limit: int | None = None) -> Suite:
         "dtype": manifest.get("dtype"),
         "lanes": "auto" if lanes is None else lanes,
         "seed": section(manifest, "seeds").get("torch") or 0,
+        "deterministic": manifest.get("deterministic") or False,
         **{name: dataset.get(name) for name in _LIMITS},
     }
     suite = checked_suite(raw, what)

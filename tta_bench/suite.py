@@ -30,6 +30,7 @@ class Suite:
         min_tokens: shorter documents are left out.
         text_column: column that holds the text, for tables.
         lanes: documents read side by side, or `auto`.
+        deterministic: hold PyTorch to deterministic algorithms.
     """
 
     models: list[str] = field(default_factory=lambda: ["builtin:tiny"])
@@ -45,6 +46,7 @@ class Suite:
     device: str = "auto"
     lanes: str = "auto"
     seed: int = 0
+    deterministic: bool = False
 
     def resolved_protocol(self) -> Protocol:
         """The protocol, checked.
@@ -143,4 +145,6 @@ def _mismatch(value: Any, kind: Any) -> str | None:
     if kind is int:
         good = isinstance(value, int) and not isinstance(value, bool)
         return None if good else "a whole number"
+    if kind is bool:
+        return None if isinstance(value, bool) else "true or false"
     return None if isinstance(value, kind) else "text"

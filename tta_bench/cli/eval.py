@@ -140,6 +140,14 @@ def evaluate(
         str | None,
         typer.Option(help="Documents read side by side, or auto.", rich_help_panel=MACHINE),
     ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic",
+            help="Use only algorithms of PyTorch that give the same bits every time.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -201,6 +209,7 @@ def evaluate(
             "device": device,
             "lanes": lanes,
             "seed": seed,
+            "deterministic": deterministic,
         },
         protocol={
             "name": protocol,

@@ -59,14 +59,16 @@ def _print(report: ValidityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tta_bench.tables.format import plain
+
     table = Table(title=Text(report.method), title_justify="left")
     for header in ("probe", "", "measured", "what was found"):
         table.add_column(header)
     for result in report.results:
         colour = _COLOURS[result.status]
-        # Text, not str: what a method raises may hold what Rich takes for markup.
+        # What a method raises may hold what Rich takes for markup, or what steers a terminal.
         cells = (result.status, colour), (result.figure, ""), (result.sentence, "")
-        table.add_row(Text(result.probe), *(Text(text, style) for text, style in cells))
+        table.add_row(Text(result.probe), *(Text(plain(text), style) for text, style in cells))
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{report.summary} ({report.seconds:.1f} s)", markup=False)

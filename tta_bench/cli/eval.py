@@ -288,4 +288,5 @@ def _print(runs: list[Run], as_json: bool) -> None:
     for table in summary_tables(runs):
         console.print(table)
     if runs:
-        console.print(f"Stored in {runs[0].path.parent}; tta-bench show {runs[0].path.parent}")
+        where = runs[0].path.parent
+        console.print(f"Stored in {where}; tta-bench show {where}", markup=False)

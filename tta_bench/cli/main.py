@@ -60,7 +60,10 @@ def run() -> None:
     except BenchError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        from tta_bench.tables.format import plain
+
+        # A sentence may quote what a file holds, which must not steer the terminal.
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("Interrupted; what was done is kept.", file=sys.stderr)

@@ -139,6 +139,12 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A section of a manifest; empty where it holds none."""
+    found = manifest.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
     """What tells its weights from others: hashes or a commit; `name` where there are none."""
     hashes = {name: value for name, value in model.items() if name.endswith("sha256") and value}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench.errors import BenchError
+from tta_bench.manifest import section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -291,16 +292,10 @@ def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
         else:
             leaves[name] = value
 
-    for section in _COMPARED:
-        if section in manifest:
-            walk(manifest[section], section)
+    for name in _COMPARED:
+        if name in manifest:
+            walk(manifest[name], name)
     return leaves
-
-
-def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A section of a manifest; empty where it holds none."""
-    found = manifest.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -14,12 +14,11 @@ from tta_bench.cell import Cell, MethodChoice
 from tta_bench.determinism import deterministic_algorithms
 from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluate import open_cell
-from tta_bench.manifest import model_identity
+from tta_bench.manifest import model_identity, section
 from tta_bench.model.load import load_model
 from tta_bench.params import build
 from tta_bench.protocol import Protocol
 from tta_bench.registry import available, load
-from tta_bench.reproduce import section
 from tta_bench.store import Run, RunWriter, create_group, load_run
 from tta_bench.store.groups import slug
 from tta_bench.suite import Suite, checked_suite

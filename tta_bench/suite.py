@@ -114,7 +114,7 @@ def _read_yaml(path: Path, what: str) -> tuple[dict[str, Any], dict[str, dict[st
         # ValueError: what is no UTF-8, and dates and numbers that there are not.
         problem = str(error).split("\n")[0]
         raise UsageError(f"{what} is not valid YAML: {problem}.") from error
-    if not isinstance(raw, dict):
+    if node is None or not isinstance(raw, dict):
         raise UsageError(f"{what} must be a mapping of keys such as models and methods.")
     lines = {"": _lines(node, what)}
     for key, value in node.value:
@@ -169,7 +169,7 @@ def _typed(
             hint = f"did you mean '{near[0]}'?" if near else f"keys: {', '.join(sorted(known))}."
             raise UsageError(f"{where}: there is no key '{key}'; {hint}")
         kind = known[key]
-        if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        if kind is str and _is_count(value):
             value = str(value)  # lanes: 4, prefix: 5
         wanted = _mismatch(value, kind)
         if wanted:
@@ -178,10 +178,17 @@ def _typed(
     return values
 
 
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number that a person could mean; Python would not print much more."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
 def _shown(value: Any) -> str:
     """A value in a sentence; never whole, since a few lines of aliases can stand for gigabytes."""
     if isinstance(value, (list, tuple, set, dict)):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of so many digits"
     return reprlib.repr(value)
 
 
@@ -195,8 +202,7 @@ def _mismatch(value: Any, kind: Any) -> str | None:
     if typing.get_origin(kind) is dict:
         return None if isinstance(value, dict) else "a mapping"
     if kind is int:
-        good = isinstance(value, int) and not isinstance(value, bool)
-        return None if good else "a whole number"
+        return None if _is_count(value) else "a whole number"
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"
     return None if isinstance(value, kind) else "text"

@@ -28,6 +28,7 @@ NO_SAFETENSORS = (
     "weights are read from safetensors or GGUF alone, since a pickle can run code when it is read; "
     "convert them, or choose a revision with safetensors."
 )
+_MOST_DIGITS = 9  # of a token id: Python refuses to read some thousand
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -223,7 +224,7 @@ def prefix_id(kind: str, tokenizer: Any, vocab_size: int) -> int | None:
         if chosen is None:
             raise UsageError(f"the tokenizer has no {kind} token; use --prefix none or an id.")
         return chosen
-    if not kind.isdecimal() or int(kind) >= vocab_size:
+    if not kind.isdecimal() or len(kind) > _MOST_DIGITS or int(kind) >= vocab_size:
         raise UsageError(
             f"--prefix must be auto, bos, eos, none or a token id below {vocab_size}, not '{kind}'."
         )

@@ -272,6 +272,10 @@ def test_what_cannot_be_had_is_one_sentence(home: Path, monkeypatch: pytest.Monk
 
     (home / "texts").rename(home / "moved")
     assert "the documents of" in sentence(DocumentError)
+    (home / "texts").mkdir()
+    (home / "texts/0.txt").write_text("Another text.")
+    assert "holds other texts here" in sentence(DocumentError)
+    shutil.rmtree(home / "texts")
     (home / "moved").rename(home / "texts")
     config = home / "model/config.json"
     content = config.read_text()

@@ -95,9 +95,17 @@ class Rerunner:
 
     def _open(self, stored: Run, suite: Suite, model: LanguageModel) -> Cell:
         try:
-            return open_cell(suite, model, suite.datasets[0])
+            cell = open_cell(suite, model, suite.datasets[0])
         except DocumentError as error:
             raise DocumentError(f"the documents of {stored.path} cannot be had: {error}") from error
+        then = {row.index: row.sha256 for row in stored.rows}
+        same = [d.sha256 == then.get(index) for index, d in enumerate(cell.documents)]
+        if not any(same):  # before hours are spent on what nothing can be compared with
+            raise DocumentError(
+                f"the documents of {stored.path} cannot be had: {suite.datasets[0]} holds other "
+                "texts here (those of a Python or a package are of its version)."
+            )
+        return cell
 
 
 def suite_of(stored: Run, limit: int | None = None) -> Suite:

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, example, given, settings
+from fuzzing import JSON, damaged, fuzzed, one_sentence
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stored_runs import make_row, store_run
-from typer.testing import CliRunner
 
-from tta_bench.cli.main import app
 from tta_bench.documents.sources import load_documents, open_source
 from tta_bench.documents.tokens import tokenized
-from tta_bench.errors import BenchError
 from tta_bench.evaluate import choose_methods
-from tta_bench.load import load_results
 from tta_bench.model.load import prefix_id
 from tta_bench.protocol import PROTOCOLS, Protocol
-from tta_bench.rerun import suite_of
-from tta_bench.store import is_whole, load_group, load_run
-from tta_bench.store.catalog import list_runs
-from tta_bench.store.files import sealed, unsealed
 from tta_bench.suite import Suite, load_suite
-from tta_bench.tables import document_tables, summary_tables
 from tta_bench.validity.models import byte_tokenizer
-
-fuzzed = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@contextmanager
-def one_sentence() -> Iterator[None]:
-    """Lets a BenchError pass, which the command line prints in a line; all else fails the test."""
-    with suppress(BenchError):
-        yield
-
 
 SCALARS = (
     st.none()
@@ -77,25 +48,6 @@ protocol:
   context: 16
 lanes: 4
 """
-
-
-def damaged(data: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes cut short, with bits flipped, or with other bytes put in."""
-    place = st.integers(0, max(0, len(data) - 1))
-
-    def flip(flips: list[tuple[int, int]]) -> bytes:
-        changed = bytearray(data)
-        for where, bit in flips:
-            changed[where] ^= 1 << bit
-        return bytes(changed)
-
-    return (
-        place.map(lambda end: data[:end])
-        | st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=4).map(flip)
-        | st.tuples(place, st.binary(max_size=8)).map(
-            lambda put: data[: put[0]] + put[1] + data[put[0] + len(put[1]) :]
-        )
-    )
 
 
 # Suites, method strings, protocols
@@ -222,11 +174,6 @@ def read_document(path: Path, text_column: str | None = None) -> None:
             document.key.encode()
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=4,
-)
 ROWS = st.lists(
     st.dictionaries(st.sampled_from(["text", "id", "key", "x", ""]), JSON, max_size=3) | JSON,
     max_size=4,
@@ -305,103 +252,3 @@ def test_tokenised_texts(
         )
         for document in found:
             assert document.n_bytes <= len(text.encode(errors="ignore"))
-
-
-# Stored files
-
-FILES = ("manifest.json", "rows.jsonl", "summary.json", "sessions.jsonl")
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["schema 1", "schema 2"])
-def run_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The files of a small run, by name; those of schema 1 have no checksum."""
-    group = tmp_path_factory.mktemp("group")
-    extra = (make_row(2, "diverged", reason="the loss of token 7 is nan"),)
-    run = store_run(group, documents=2, extra=extra)
-    if request.param == 1:
-        for name in ("manifest.json", "summary.json"):
-            bare, _ = unsealed(json.loads((run.path / name).read_text()))
-            (run.path / name).write_text(json.dumps(bare | {"schema_version": 1}))
-        rows = (run.path / "rows.jsonl").read_text().splitlines()
-        bare_rows = [json.dumps(unsealed(json.loads(row))[0]) + "\n" for row in rows]
-        (run.path / "rows.jsonl").write_text("".join(bare_rows))
-        (run.path / "sessions.jsonl").unlink()
-    return {path.name: path.read_bytes() for path in run.path.iterdir() if path.name in FILES}
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    run = folder / "group/run"
-    shutil.rmtree(folder / "group", ignore_errors=True)
-    run.mkdir(parents=True)
-    for name, content in files.items():
-        (run / name).write_bytes(content)
-    return run
-
-
-def use(run: Path, manifest: dict[str, Any]) -> None:
-    """Everything that reads stored runs; `manifest` is the one that was written."""
-    list_runs(run.parent)
-    with one_sentence():
-        load_results(run)
-    with one_sentence():
-        runs = load_group(run.parent)
-        for table in [*summary_tables(runs), *document_tables(runs)]:
-            table.to_markdown()
-            table.to_csv()
-    for command in ("show", "compare"):
-        done = CliRunner().invoke(app, [command, str(run)])
-        known = isinstance(done.exception, (type(None), SystemExit, BenchError))
-        assert known, (command, done.exception)
-    with one_sentence():
-        suite_of(load_run(run), 1).resolved_protocol()
-    with one_sentence():
-        is_whole(run, manifest, "failed")
-
-
-@settings(fuzzed, max_examples=40)
-@given(data=st.data())
-def test_damaged_files_of_runs(tmp_path: Path, run_files: dict[str, bytes], data: Any) -> None:
-    name = data.draw(st.sampled_from(sorted(run_files)))
-    run = write(tmp_path, run_files | {name: data.draw(damaged(run_files[name]))})
-    use(run, json.loads(run_files["manifest.json"]))
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where there is something in a JSON value, containers included."""
-    yield path
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, item in items:
-        yield from places(item, (*path, key))
-
-
-@settings(fuzzed, max_examples=60)
-@given(data=st.data())
-def test_other_values_in_files_of_runs(
-    tmp_path: Path, run_files: dict[str, bytes], data: Any
-) -> None:
-    """One value is replaced by any other, under a checksum that fits."""
-    name = data.draw(st.sampled_from(["manifest.json", "summary.json", "rows.jsonl"]))
-    lines = [unsealed(json.loads(line)) for line in _objects(name, run_files[name])]
-    number = data.draw(st.integers(0, len(lines) - 1))
-    value = lines[number][0]
-    path = data.draw(st.sampled_from([p for p in places(value) if p]))
-    target = value
-    for key in path[:-1]:
-        target = target[key]
-    if data.draw(st.booleans()):
-        target[path[-1]] = data.draw(JSON)
-    elif isinstance(target, dict):
-        del target[path[-1]]
-    texts = [json.dumps(sealed(v) if had else v) + "\n" for v, had in lines]
-    run = write(tmp_path, run_files | {name: "".join(texts).encode()})
-    use(run, json.loads(run_files["manifest.json"]))
-
-
-def _objects(name: str, content: bytes) -> list[bytes]:
-    return content.splitlines() if name.endswith("jsonl") else [content]

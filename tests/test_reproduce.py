@@ -17,9 +17,10 @@ from tta_bench.cli.main import app
 from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluate import run_suite
 from tta_bench.progress import Progress
+from tta_bench.protocol import Protocol
 from tta_bench.reproduce import CLOSE, DIFFERENT, EXACT, TOLERANCES, compare_runs
 from tta_bench.rerun import suite_of
-from tta_bench.store import Run, load_run
+from tta_bench.store import Run, RunWriter, load_run
 from tta_bench.store.files import sealed, to_json
 from tta_bench.suite import Suite
 
@@ -32,8 +33,6 @@ LR = 0.000123456789  # a spec rounds it to six digits, the manifest does not
 
 def pair(tmp_path: Path, change: Any = None, **now: Any) -> tuple[Run, Run]:
     """A stored run, and the same again; `change` alters the rows and losses of the second."""
-    from tta_bench.store import RunWriter
-
     threads = {"platform": {"cpu": "A", "threads": 1}}
     first = make_manifest() | threads
     with RunWriter.create(tmp_path / "then", first) as writer:
@@ -315,8 +314,35 @@ def test_the_suite_is_that_of_the_manifest(tmp_path: Path) -> None:
     assert suite.resolved_protocol().prefix == "1", "the id that was used, whatever it is called"
     assert suite_of(run, 2).limit == 2
     assert suite_of(run, 9).limit == 4
+    shape = {"name": "config:~/shape.json", "random_weights": True}
+    found = suite_of(store_run(tmp_path, model=shape)).models[0]
+    assert found == f"config:{Path.home()}/shape.json"
     hub = {"name": "org/name@v1", "source": "hub", "commit": "1234", "random_weights": False}
     assert suite_of(store_run(tmp_path, model=hub)).models == ["org/name@1234"]
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        Protocol(chunk=64, context=32, context_mode="cache", reset="never"),
+        Protocol("lm-eval", window=64, prefix="eos"),
+        Protocol("hf-guide", window=64, stride=32),
+        Protocol("llama.cpp", window=64),
+    ],
+    ids=lambda protocol: protocol.name,
+)
+def test_every_protocol_comes_back(tmp_path: Path, protocol: Protocol) -> None:
+    run = store_run(tmp_path, protocol=protocol.to_dict())
+    found = suite_of(run).resolved_protocol()
+    assert replace(found, prefix=protocol.prefix) == protocol
+    assert found.prefix == ("1" if protocol.uses_prefix else "auto")
+
+
+def test_a_run_without_rows_has_nothing_to_compare(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, make_manifest()) as writer:
+        pass
+    with pytest.raises(UsageError, match="has read no document yet"):
+        suite_of(load_run(writer.path))
 
 
 def test_joined_documents_cannot_be_cut(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def suite_of(stored: Run, limit: int | None = None) -> Suite:
 
 def _documents(stored: Run, protocol: Protocol, own: int | None, limit: int | None) -> int | None:
     """How many documents to read: as many as were read, or as asked for."""
+    if not stored.rows:
+        raise UsageError(f"{stored.path} has read no document yet; there is nothing to compare.")
     if protocol.join is not None:
         if limit is not None:
             raise UsageError(
@@ -150,8 +152,6 @@ def _documents(stored: Run, protocol: Protocol, own: int | None, limit: int | No
                 "documents into one; leave it out."
             )
         return own
-    if not stored.rows:
-        raise UsageError(f"{stored.path} has read no document yet; there is nothing to compare.")
     read = stored.rows[-1].index + 1
     if own is None and limit is None and read == stored.manifest["dataset"].get("documents"):
         return None
@@ -165,8 +165,8 @@ def _model_spec(model: dict[str, Any]) -> Any:
         return name
     if model.get("source") == "hub" and isinstance(model.get("commit"), str):
         return f"{name.partition('@')[0]}@{model['commit']}"
-    scheme, _, path = name.rpartition(":")  # a manifest writes the home as ~
-    return f"{scheme}:{os.path.expanduser(path)}" if scheme else os.path.expanduser(path)
+    scheme = "config:" if name.startswith("config:") else ""
+    return scheme + os.path.expanduser(name.removeprefix(scheme))  # manifests write the home as ~
 
 
 def _choice(stored: Run) -> MethodChoice:

@@ -9,7 +9,7 @@ model has learned to make good use of its own updates.
 
 Departures from the authors' code: the inner loss has a fixed normaliser for every stream (theirs
 depends on the batch), what was written may fade with learned half-lives, and on a pretrained model
-the block is added to h (`Slow.residual`).
+the block is added to h (`SlowOptions.residual`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from tta_bench import LanguageModel, SlowWeights, UsageError, register
-from tta_bench_methods.fwl_head import FastWeightHead, FastWeightStream, Slow
+from tta_bench_methods.fwl_head import FastWeightHead, FastWeightStream, SlowOptions
 
 SHIPPED = Path(__file__).parent / "weights"
 NAMES = ("trained", "control", "random")
@@ -33,7 +33,7 @@ class FastWeightLayers(FastWeightStream):
     """Fast weight layers with trained slow weights (Clark et al. 2022)."""
 
     family = "head"
-    Slow = Slow
+    Slow = SlowOptions
 
     @dataclass
     class Params:
@@ -62,7 +62,7 @@ class FastWeightLayers(FastWeightStream):
         return replace(params, weights="random")  # trained ones fit no random model
 
     @classmethod
-    def slow_weights(cls, model: LanguageModel, slow: Slow) -> nn.Module:
+    def slow_weights(cls, model: LanguageModel, slow: SlowOptions) -> nn.Module:
         return FastWeightHead(model.hidden_size, slow)
 
     @classmethod
@@ -76,7 +76,7 @@ class FastWeightLayers(FastWeightStream):
             head = _random_head(self.model)
         else:
             found = SlowWeights.load(file, "fwl", self.model)
-            head = FastWeightHead(self.model.hidden_size, Slow(**found.options))
+            head = FastWeightHead(self.model.hidden_size, SlowOptions(**found.options))
             head.load_state_dict(found.tensors)
             self.offline_flops = found.training_flops
             if found.body:
@@ -105,7 +105,7 @@ def _file(weights: str, model: LanguageModel) -> Path | None:
         return Path(weights)
     for file in sorted(SHIPPED.glob("*.safetensors")):
         about = SlowWeights.describe(file)
-        if about.fits(model) and Slow(**about.options).fast == (weights == "trained"):
+        if about.fits(model) and SlowOptions(**about.options).fast == (weights == "trained"):
             return file
     raise UsageError(
         f"fwl: no {weights} weights for {model.name} come with the bench; make some with tta-bench "
@@ -115,10 +115,9 @@ def _file(weights: str, model: LanguageModel) -> Path | None:
 
 def _random_head(model: LanguageModel) -> FastWeightHead:
     """Large random weights, so that a probe sees what the block does."""
-    head = FastWeightHead(model.hidden_size, Slow(rates=2))
+    head = FastWeightHead(model.hidden_size, SlowOptions(rates=2))
     with torch.no_grad():
         head.layer.alpha.normal_()
         for value in head.layer.log_steps.values():
             value.fill_(3.0)
     return head
-

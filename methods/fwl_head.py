@@ -28,7 +28,7 @@ SOFT = 0.01
 
 
 @dataclass
-class Slow:
+class SlowOptions:
     """How slow weights are made; what `tta-bench train fwl:key=value` sets."""
 
     residual: bool = field(
@@ -62,7 +62,7 @@ class FastWeightHead(nn.Module):
     in the paper, and the body must learn with it.
     """
 
-    def __init__(self, hidden_size: int, slow: Slow):
+    def __init__(self, hidden_size: int, slow: SlowOptions):
         super().__init__()
         # Fast gains and biases of the norm would move h before anything has been learned.
         fast = FAST[:4] if slow.residual else FAST
@@ -154,9 +154,7 @@ class FastWeightStream(Method):
         last = (window.scored[:, None] - 1).clamp_min(0)
         idle = window.scored[:, None] == 0
         weights = ~idle / NORMALISER
-        final = self.layer.writes(
-            slow.at(last), targets.gather(1, last), weights, self.unembedding
-        )
+        final = self.layer.writes(slow.at(last), targets.gather(1, last), weights, self.unembedding)
         self.state = self.layer.write(final, self.layer.write(writes, self.state))
 
     def flops(self, shape: StepShape) -> float:

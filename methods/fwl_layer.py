@@ -15,7 +15,8 @@ gradient at each layer. With g = dLoss/dy, u = LN(z2) before gain and bias, and 
 
     z1~ = z1 - sum_{s<t} k_W1(t-s) (x_s . x_t) d1_s            - sum_{s<t} k_b1(t-s) d1_s
     z2~ = a1~ W2 + b2 - sum_{s<t} k_W2(t-s) (a1_s . a1~_t) d2_s - sum_{s<t} k_b2(t-s) d2_s
-    alpha~ = alpha - sum_{s<t} k_alpha(t-s) d_alpha_s    beta~ = beta - sum_{s<t} k_beta(t-s) d_beta_s
+    alpha~ = alpha - sum_{s<t} k_alpha(t-s) d_alpha_s
+    beta~ = beta - sum_{s<t} k_beta(t-s) d_beta_s
 
 k(n) says what is left of a step after n tokens. The paper's never fades, k(n) = eta. With learned
 forgetting it is sum_r eta_r 2^(-(n-1)/h_r): one or several step sizes eta_r, each with a half-life
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R,
 VOCABULARY = 2**17
 """Width of logits assumed of a function, whose width nobody tells."""
 
-Unembedding = Union[Tensor, Callable[[Tensor], Tensor]]
+Unembedding = Tensor | Callable[[Tensor], Tensor]
 """E as a matrix [V, o], or any function [..., o] -> [..., V] that autograd goes through."""
 
 
@@ -71,10 +72,16 @@ class SlowPass(NamedTuple):
 
     def at(self, columns: slice | Tensor) -> SlowPass:
         """Some of the positions: a slice of them, or one a lane by its index [B, 1]."""
-        if isinstance(columns, slice):
-            return SlowPass(*(None if v is None else v[:, columns] for v in self))
-        index = columns[..., None]
-        return SlowPass(*(None if v is None else v.take_along_dim(index, dim=1) for v in self))
+
+        def some(value: Tensor) -> Tensor:
+            if isinstance(columns, slice):
+                return value[:, columns]
+            return value.take_along_dim(columns[..., None], dim=1)
+
+        skip = None if self.skip is None else some(self.skip)
+        x, _, *rest = self
+        assert x is not None
+        return SlowPass(some(x), skip, *(some(value) for value in rest if value is not None))
 
 
 class Writes(NamedTuple):
@@ -327,9 +334,7 @@ class FastWeightLayer(nn.Module):
             total = total + inside.expand(len(values), -1, -1).to(values.dtype) @ values
         return total
 
-    def _vector_step(
-        self, name: str, length: int, writes: Writes, state: State
-    ) -> Tensor | float:
+    def _vector_step(self, name: str, length: int, writes: Writes, state: State) -> Tensor | float:
         """What a fast gain or bias of the norm subtracts: [B, T, n], or 0."""
         if name not in self.log_steps:
             return 0.0
@@ -378,34 +383,29 @@ class FastWeightLayer(nn.Module):
         return (ages[..., None] / self.log_half_lives[kind].exp() * -math.log(2)).exp()
 
 
-def loss_gradient(
-    y: Tensor, labels: Tensor, weights: Tensor, unembedding: Unembedding
-) -> Tensor:
+def loss_gradient(y: Tensor, labels: Tensor, weights: Tensor, unembedding: Unembedding) -> Tensor:
     """E^T (p - onehot(label)) times the weight, [B, T, o]: the inner loss's gradient at y.
 
     Where E is a matrix, its two products are written out: no backward pass, and while nothing has
     to be kept for one, logits live for a slice of positions at a time. Where it is a function
     (logits that are scaled or capped), autograd takes the gradient through it.
     """
-    function = not isinstance(unembedding, Tensor)
     pieces = []
     for part in _slices(y, unembedding):
-        if function:
+        if not isinstance(unembedding, Tensor):
             pieces.append(_autograd_gradient(y[:, part], labels[:, part], unembedding))
-        else:
-            # Probabilities in the dtype of the logits: in bfloat16 that halves the memory traffic.
-            logits = y[:, part].to(unembedding.dtype) @ unembedding.mT
-            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            probabilities = wide.softmax(-1).to(logits.dtype)
-            expected = (probabilities @ unembedding).to(y.dtype)
-            pieces.append(expected - F.embedding(labels[:, part], unembedding).to(y.dtype))
+            continue
+        # Probabilities in the dtype of the logits: in bfloat16 that halves the memory traffic.
+        logits = y[:, part].to(unembedding.dtype) @ unembedding.mT
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        probabilities = wide.softmax(-1).to(logits.dtype)
+        expected = (probabilities @ unembedding).to(y.dtype)
+        pieces.append(expected - F.embedding(labels[:, part], unembedding).to(y.dtype))
     gradient = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
     return gradient * weights[..., None].to(y.dtype)
 
 
-def _autograd_gradient(
-    y: Tensor, labels: Tensor, unembed: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _autograd_gradient(y: Tensor, labels: Tensor, unembed: Callable[[Tensor], Tensor]) -> Tensor:
     differentiable = torch.is_grad_enabled()
     y = y if y.requires_grad else y.detach().requires_grad_()
     with torch.enable_grad():

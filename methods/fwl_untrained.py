@@ -1,4 +1,4 @@
-"""`fwl-untrained`: Fast Weight Layers whose slow weights are set by hand, a control (Clark et al. 2022).
+"""`fwl-untrained`: Fast Weight Layers with slow weights set by hand (Clark et al. 2022).
 
 A small block reads the body's output h_t and corrects it before the unembedding:
 
@@ -32,7 +32,7 @@ from tta_bench_methods.fwl_head import (
     NORMALISER,
     FastWeightHead,
     FastWeightStream,
-    Slow,
+    SlowOptions,
 )
 from tta_bench_methods.fwl_layer import FastWeightLayer
 
@@ -82,7 +82,7 @@ def untrained_head(model: LanguageModel, params: UntrainedFastWeights.Params) ->
     # on a unit key, and LN's largest output, of length sqrt(d), by alpha scale sqrt(d).
     alpha = params.reach / (scale * math.sqrt(d))
     eta = params.step * NORMALISER / (alpha * scale) ** 2
-    head = FastWeightHead(d, Slow(width=params.width))
+    head = FastWeightHead(d, SlowOptions(width=params.width))
     head.layer = layer = FastWeightLayer((d, m, d), ("w2",), step=eta, eps=1.0)
     random = torch.randn(d, m, generator=torch.Generator().manual_seed(params.seed))
     unit_key = (m * _fourth_moment(THRESHOLD)) ** -0.25  # a1 grows with the square of z1

@@ -9,6 +9,7 @@ with. The state of a lane is the tokens themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class WiderWindow(Method):
     """No adaptation, a longer context: the frozen model reads the last tokens again."""
 
     family = "context"
-    off = {"context": 0}
+    off: ClassVar[dict[str, object]] = {"context": 0}
 
     @dataclass
     class Params:

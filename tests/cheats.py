@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,6 +62,16 @@ class Counting(Frozen):
 
     def adapt(self, window, targets, nll):
         self.state["counts"].scatter_add_(1, targets, window.mask.float())
+
+
+@register("sleeps")
+class Sleeps(Frozen):
+    """Honest but slow: a second a step, whatever it has to catch."""
+
+    def score(self, window):
+        with contextlib.suppress(Exception):
+            time.sleep(1.0)
+        return self.logits(window)
 
 
 @register("honest")

@@ -185,7 +185,7 @@ BAD_INPUT = {
     "not UTF-8": (["--dataset", "latin.txt"], "UTF-8"),
     "too long a window": (["--dataset", "ok.txt", "--chunk", "5000"], "positions"),
     "unknown suite": (["--suite", "quickstrat"], "did you mean 'quickstart'"),
-    "unknown key in a suite": (["--suite", "bad.yaml"], "has no key 'modles'"),
+    "unknown key in a suite": (["--suite", "bad.yaml"], "line 1: there is no key 'modles'"),
     "plugin that does not import": (["--plugin", "broken.py"], "cannot be imported"),
     "plugin without score": (["--plugin", "scoreless.py"], "lacks score"),
     "no such plugin": (["--plugin", "none.py"], "no plugin file"),

@@ -10,7 +10,6 @@ import torch
 from conftest import make_method, random_document, run_method, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional as F
 
 from tta_bench import StepShape, UsageError, Window

@@ -149,12 +149,24 @@ def test_unequal_sizes_by_hand() -> None:
     assert clustered_ratio([1, 2, 3], [10, 20, 30]).standard_error == pytest.approx(0, abs=1e-15)
     estimate = clustered_ratio([1, 2, 4], [10, 20, 30])
     ratio = 7 / 60
-    errors = [1 - 10 * ratio, 2 - 20 * ratio, 4 - 30 * ratio]
-    expected = math.sqrt(3 / 2 * sum(e**2 for e in errors)) / 60
+    without = [6 / 50, 5 / 40, 3 / 30]  # the ratio of the two other documents
+    expected = math.sqrt(2 / 3 * sum((r - ratio) ** 2 for r in without))
     assert estimate.standard_error == pytest.approx(expected)
     assert estimate.interval is not None
     half = stats.t.ppf(0.975, 2) * expected
     assert estimate.interval == pytest.approx((ratio - half, ratio + half))
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 5000)), min_size=2, max_size=30))
+def test_the_standard_error_is_the_jackknife_over_documents(pairs: list[tuple[float, int]]) -> None:
+    """Literally: the ratio again without each document in turn."""
+    sums, sizes = zip(*pairs, strict=True)
+    estimate = clustered_ratio(sums, sizes)
+    count, total, tokens = len(pairs), math.fsum(sums), sum(sizes)
+    without = [(total - s) / (tokens - n) for s, n in pairs]
+    spread = math.fsum((r - estimate.value) ** 2 for r in without)
+    expected = math.sqrt((count - 1) / count * spread)
+    assert estimate.standard_error == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_a_scale_moves_the_interval_with_it() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from tta_bench import Method
+from tta_bench import Method, validity
 from tta_bench.cli import check as check_command
 from tta_bench.cli import new_method
 from tta_bench.engine import Engine
@@ -24,6 +27,7 @@ from tta_bench.registry import add_plugin, load
 from tta_bench.validity import ProbeResult, ValidityReport, check, quick_checks
 from tta_bench.validity.check import run
 from tta_bench.validity.lab import Subject
+from tta_bench.validity.limit import OutOfTime, interrupted_at
 from tta_bench.validity.models import PREFIX, document, tiny_model
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.reader import CACHE, PLAIN, RECOMPUTE, Reader
@@ -225,6 +229,48 @@ def test_infinite_figures_are_valid_json():
 @pytest.mark.parametrize("spec", ["no-such-method", "dynamic-eval:lrr=1", "fwl:step=-1"])
 def test_a_wrong_spec_is_a_usage_error(spec):
     assert isinstance(invoke(spec).exception, UsageError)
+
+
+# The limit to the time
+
+
+def test_a_slow_method_is_broken_off_and_not_called_valid():
+    report = run(Subject("sleeps", cheats.Sleeps, cheats.Sleeps.Params()), FULL, seconds=5.0)
+    assert report.seconds < 6.5
+    status = {result.probe: result.status for result in report.results}
+    assert status["runs"] == "pass", "what there was time for is judged"
+    assert set(report.unreached) == {name for name in status if status[name] == "skip"}
+    assert report.unreached[-1] == FULL[-1].name
+    assert "not done within 5 s" in report.results[-1].sentence
+    assert (report.failed, report.valid) == ((), None)
+    assert report.to_dict()["unreached"] == list(report.unreached)
+    assert f"no time for {len(report.unreached)} of 17" in report.summary
+
+
+def test_the_alarm_is_put_back_as_it_was():
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(True))
+    try:
+        with pytest.raises(OutOfTime), interrupted_at(time.monotonic() + 0.05):
+            time.sleep(5)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        signal.raise_signal(signal.SIGALRM)
+        assert rang == [True]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_failure_found_in_time_still_counts():
+    report = run(Subject("crashes", cheats.Crashes, cheats.Crashes.Params()), FULL, seconds=60)
+    assert (report.valid, report.unreached) == (False, ())
+
+
+def test_running_out_of_time_has_an_exit_code_of_its_own(monkeypatch):
+    monkeypatch.setattr(validity, "check", functools.partial(check, seconds=2.0))
+    result = invoke("sleeps", "--plugin", CHEATS_FILE)
+    assert result.exit_code == 3
+    assert "no time for" in result.stdout
+    assert json.loads(invoke("sleeps", "--json").stdout)["valid"] is None
 
 
 # The loop under the probes

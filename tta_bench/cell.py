@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
@@ -256,7 +257,7 @@ class Cell:
 
     def _choose_lanes(self) -> int:
         wanted = self.suite.lanes
-        if wanted != "auto" and (not wanted.isdecimal() or int(wanted) < 1):
+        if wanted != "auto" and not re.fullmatch("[1-9][0-9]{0,8}", wanted):
             raise UsageError(f"--lanes must be auto or a number from 1, not '{wanted}'.")
         if self.protocol.reset == "never":
             if wanted not in ("auto", "1"):
@@ -306,6 +307,7 @@ class Cell:
             device=str(model.device),
             lanes=self.lanes,
             seeds={"torch": self.suite.seed},
+            deterministic=self.suite.deterministic,
             config=dataclasses.asdict(self.suite),
             torch=torch,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tta_bench.cell import Cell, MethodChoice
+from tta_bench.determinism import deterministic_algorithms
 from tta_bench.documents import tokenized
 from tta_bench.errors import UsageError
 from tta_bench.manifest import setting
@@ -77,38 +78,45 @@ def run_suite(
         raise UsageError("no documents are named; give --dataset, such as builtin:pydoc.")
     choices = choose_methods(suite.methods)
     group: Path | None = None
-    for model_spec in suite.models:
-        model = load_model(model_spec, suite.dtype, suite.device, trust_remote_code)
-        # All are opened before the first runs: a wrong name should not cost an hour.
-        cells = [_open(suite, model, dataset_spec) for dataset_spec in suite.datasets]
-        for cell in cells:
-            for choice in choices:
-                cell.check_method(choice)
-        for cell in cells:
-            for choice in choices:
-                manifest = cell.manifest(choice)
-                if group is None:
-                    shared = [setting(manifest), suite.models[1:], suite.datasets[1:]]
-                    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
-                    names = short_name(suite.models[0]), short_name(suite.datasets[0])
-                    group = create_group(
-                        name,
-                        base=base or "-".join(names),
-                        digest=digest.hexdigest(),
-                        results=results,
-                    )
-                path = run_folder(group, manifest)
-                if is_whole(path, manifest, rerun):
-                    yield path
-                    _say_whole(path, progress)
-                    continue
-                with RunWriter.resume(group, manifest, rerun) as writer:
-                    yield writer.path
-                    cell.run(choice, writer, progress, debug)
-                gc.collect()
+    with deterministic_algorithms(suite.deterministic):
+        for model_spec in suite.models:
+            model = load_model(model_spec, suite.dtype, suite.device, trust_remote_code)
+            # All are opened before the first runs: a wrong name should not cost an hour.
+            cells = [open_cell(suite, model, dataset_spec) for dataset_spec in suite.datasets]
+            for cell in cells:
+                for choice in choices:
+                    cell.check_method(choice)
+            for cell in cells:
+                for choice in choices:
+                    manifest = cell.manifest(choice)
+                    if group is None:
+                        shared = [setting(manifest), suite.models[1:], suite.datasets[1:]]
+                        digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
+                        names = short_name(suite.models[0]), short_name(suite.datasets[0])
+                        group = create_group(
+                            name,
+                            base=base or "-".join(names),
+                            digest=digest.hexdigest(),
+                            results=results,
+                        )
+                    path = run_folder(group, manifest)
+                    if is_whole(path, manifest, rerun):
+                        yield path
+                        _say_whole(path, progress, suite.deterministic)
+                        continue
+                    with RunWriter.resume(group, manifest, rerun) as writer:
+                        yield writer.path
+                        cell.run(choice, writer, progress, debug)
+                    gc.collect()
 
 
-def _open(suite: Suite, model: LanguageModel, dataset_spec: str) -> Cell:
+def open_cell(suite: Suite, model: LanguageModel, dataset_spec: str) -> Cell:
+    """One model on one dataset, its documents tokenised.
+
+    Raises:
+        DocumentError: the documents cannot be had.
+        UsageError: they cannot be read under the suite's protocol.
+    """
     protocol = suite.resolved_protocol()
     documents = tokenized(
         dataset_spec,
@@ -125,8 +133,11 @@ def _open(suite: Suite, model: LanguageModel, dataset_spec: str) -> Cell:
     return cell
 
 
-def _say_whole(path: Path, progress: Progress) -> None:
+def _say_whole(path: Path, progress: Progress, deterministic: bool) -> None:
     run = load_run(path)
+    if deterministic and not run.manifest.get("deterministic"):
+        progress.note(f"{run.spec}: {path} was not run with --deterministic; --rerun all does that")
+        return
     failed = sum(row.status in FAILED for row in run.rows)
     repeat = f"{failed} failed: --rerun failed repeats them" if failed else "--rerun all repeats it"
     if not progress.quiet:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import UsageError
+from tta_bench.manifest import section
 from tta_bench.store import Run, load_run
 from tta_bench.store.catalog import run_folders
 from tta_bench.tables.notes import device_name
@@ -79,6 +80,12 @@ def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
     return frame.astype(COLUMNS)
 
 
+def _count(value: Any) -> int | None:
+    """A whole number of a manifest; None where it holds something else."""
+    known = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return value if known else None
+
+
 def _records(run: Run) -> list[dict[str, Any]]:
     manifest = run.manifest
     protocol = manifest["protocol"]
@@ -93,13 +100,13 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "method": run.method,
         "method_spec": run.spec,
         "protocol": protocol.get("name"),
-        "chunk_tokens": protocol.get("chunk"),
-        "context_tokens": protocol.get("context"),
+        "chunk_tokens": _count(protocol.get("chunk")),
+        "context_tokens": _count(protocol.get("context")),
         "context_mode": protocol.get("context_mode"),
         "dtype": manifest.get("dtype"),
         "device": device_name(run),
-        "lanes": manifest.get("lanes"),
-        "seed": (manifest.get("seeds") or {}).get("torch"),
+        "lanes": _count(manifest.get("lanes")),
+        "seed": _count(section(manifest, "seeds").get("torch")),
         **{name: run.cost(name.removeprefix("run_")) for name in _COSTS},
     }
     return [

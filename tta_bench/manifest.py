@@ -58,6 +58,7 @@ def build_manifest(
     lanes: int,
     seeds: Mapping[str, int],
     config: Mapping[str, Any],
+    deterministic: bool = False,
     command: Sequence[str] | None = None,
     torch: Any = None,
 ) -> dict[str, Any]:
@@ -76,8 +77,10 @@ def build_manifest(
         lanes: slots of the batch; no number depends on it.
         seeds: by what they seed.
         config: the fully resolved configuration of the command.
+        deterministic: whether PyTorch was held to deterministic algorithms. Like the device it is
+            no part of the key: it chooses kernels, which only round otherwise.
         command: the command line; `sys.argv` by default.
-        torch: the imported module, for the name of a CUDA device.
+        torch: the imported module, for threads and the name of a CUDA device.
     """
     words = sys.argv if command is None else command
     manifest = {
@@ -91,8 +94,9 @@ def build_manifest(
         "protocol": {**protocol, "prefix_id": prefix_id},
         "lanes": lanes,
         "seeds": dict(seeds),
+        "deterministic": deterministic,
         "device": describe_device(device, torch),
-        "platform": describe_platform(),
+        "platform": describe_platform(torch),
         "software": describe_software(),
         "flops_convention": FLOPS_CONVENTION,
         "command": [Path(word).name if i == 0 else word for i, word in enumerate(words)],
@@ -142,8 +146,14 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A section of a manifest; empty where it holds none."""
+    found = manifest.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def model_identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells a model from any other: hashes or commit of its files, else its name."""
+    """What tells its weights from others: hashes or a commit; `name` where there are none."""
     hashes = {name: value for name, value in model.items() if name.endswith("sha256") and value}
     if model.get("commit"):
         hashes["commit"] = model["commit"]
@@ -183,9 +193,13 @@ def checkout_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def describe_platform() -> dict[str, Any]:
-    """Operating system, machine, processor and cores; no host name."""
-    return {
+def describe_platform(torch: Any = None) -> dict[str, Any]:
+    """Operating system, machine, processor and cores; no host name.
+
+    With the module `torch` also its threads and the vector instructions it uses: on a CPU both
+    change how sums are rounded.
+    """
+    described = {
         "os": f"{platform.system()} {platform.release().split('-')[0]}",
         "machine": platform.machine(),
         "cpu": _cpu_name(),
@@ -193,6 +207,10 @@ def describe_platform() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
     }
+    if torch is not None:
+        described["threads"] = torch.get_num_threads()
+        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    return described
 
 
 def _cpu_name() -> str | None:

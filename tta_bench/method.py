@@ -30,6 +30,11 @@ class StepShape(NamedTuple):
     """Tokens of the stream before the first one scored, for methods whose steps grow."""
 
 
+@dataclass
+class NoOptions:
+    """Nothing can be chosen."""
+
+
 class Method:
     """Base class of every method. A subclass defines `score`; the rest has an honest default.
 
@@ -50,9 +55,8 @@ class Method:
     class Params:
         """Hyper-parameters, one field each with a default."""
 
-    @dataclass
-    class Slow:
-        """How slow weights are made, one field each with a default; see `slow_weights`."""
+    Slow: ClassVar[type[Any]] = NoOptions
+    """Dataclass of how slow weights are made, each field with a default; see `slow_weights`."""
 
     def __init__(self, model: LanguageModel, params: Any, lanes: int):
         self.model = model

@@ -77,8 +77,11 @@ class SlowWeights:
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_name(f".{file.name}.part")
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-                  scratch, metadata=about)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            scratch,
+            metadata=about,
+        )
         scratch.chmod(0o644)
         os.replace(scratch, file)
 
@@ -93,7 +96,7 @@ class SlowWeights:
         return cls(
             about["method"],
             json.loads(about["options"]),
-            about["body"],
+            about["body"],  # type: ignore[arg-type]
             json.loads(about["base"]),
             json.loads(about["facts"]),
         )
@@ -117,8 +120,13 @@ class SlowWeights:
             )
         tensors = load_file(file)
         return cls(
-            about.method, about.options, about.trained_body, about.base, about.facts,
-            _below("head.", tensors), _below("body.", tensors),
+            about.method,
+            about.options,
+            about.trained_body,
+            about.base,
+            about.facts,
+            _below("head.", tensors),
+            _below("body.", tensors),
         )
 
     @staticmethod

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from tta_bench.validity import ValidityReport
 
-FAILED = 1
+FAILED, NOT_JUDGED = 1, 3
 
 _COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Probe a method on tiny random models: causal, normalised, resettable, honest of its cost?
 
-    Takes some seconds on a CPU. The exit code is 1 if a probe fails.
+    Takes some seconds on a CPU and never 20: what a slow method leaves no time for is skipped. The
+    exit code is 1 if a probe fails, and 3 if none fails but there was no time for all.
     """
     from tta_bench import registry
 
@@ -52,6 +53,8 @@ def check(
         _print(report)
     if report.failed:
         raise typer.Exit(FAILED)
+    if report.unreached:
+        raise typer.Exit(NOT_JUDGED)
 
 
 def _print(report: ValidityReport) -> None:
@@ -59,14 +62,16 @@ def _print(report: ValidityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tta_bench.tables.format import plain
+
     table = Table(title=Text(report.method), title_justify="left")
     for header in ("probe", "", "measured", "what was found"):
         table.add_column(header)
     for result in report.results:
         colour = _COLOURS[result.status]
-        # Text, not str: what a method raises may hold what Rich takes for markup.
+        # What a method raises may hold what Rich takes for markup, or what steers a terminal.
         cells = (result.status, colour), (result.figure, ""), (result.sentence, "")
-        table.add_row(Text(result.probe), *(Text(text, style) for text, style in cells))
+        table.add_row(Text(result.probe), *(Text(plain(text), style) for text, style in cells))
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{report.summary} ({report.seconds:.1f} s)", markup=False)

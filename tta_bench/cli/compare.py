@@ -80,7 +80,7 @@ def _text(kinds: list[list[Table]], format: str) -> str:
     tables = [table for kind in kinds for table in kind]
     if format == "json":
         whole = {"tables": [table.to_json() for table in tables]}
-        return json.dumps(whole, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(whole, allow_nan=False) + "\n"
     if format == "csv":  # tables of one kind have the same columns: one header
         texts = ["".join(t.to_csv(header=i == 0) for i, t in enumerate(kind)) for kind in kinds]
         return "\n".join(texts)

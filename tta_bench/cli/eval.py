@@ -140,6 +140,14 @@ def evaluate(
         str | None,
         typer.Option(help="Documents read side by side, or auto.", rich_help_panel=MACHINE),
     ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic",
+            help="Use only algorithms of PyTorch that give the same bits every time.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -201,6 +209,7 @@ def evaluate(
             "device": device,
             "lanes": lanes,
             "seed": seed,
+            "deterministic": deterministic,
         },
         protocol={
             "name": protocol,
@@ -279,4 +288,5 @@ def _print(runs: list[Run], as_json: bool) -> None:
     for table in summary_tables(runs):
         console.print(table)
     if runs:
-        console.print(f"Stored in {runs[0].path.parent}; tta-bench show {runs[0].path.parent}")
+        where = runs[0].path.parent
+        console.print(f"Stored in {where}; tta-bench show {where}", markup=False)

@@ -23,11 +23,13 @@ def export(
 ) -> None:
     """Write one row a document, with the figures of its run; docs/results.md has the columns."""
     import io
+    import sys
 
     from tta_bench.errors import UsageError
     from tta_bench.load import load_results
     from tta_bench.store import find_runs
     from tta_bench.store.files import to_json, write_atomically
+    from tta_bench.tables.format import plain
 
     if format == "parquet" and output is None:
         raise UsageError("parquet is not printed; name a file with --output.")
@@ -42,7 +44,9 @@ def export(
         # Not by frame.to_json: it cuts numbers to 15 digits.
         data = to_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     if output is None:
-        typer.echo(data.decode(), nl=False)
+        # A file gets what was stored; a terminal must not be steered by it.
+        text = data.decode()
+        typer.echo(plain(text, keep="\n") if sys.stdout.isatty() else text, nl=False)
     else:
         write_atomically(output, data)
         typer.echo(f"Wrote {len(frame):,} rows to {output}.", err=True)

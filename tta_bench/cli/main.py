@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import tta_bench
-from tta_bench.cli import check, compare, export, new_method, report, rm, runs, show, train
+from tta_bench.cli import (
+    check,
+    compare,
+    export,
+    new_method,
+    report,
+    reproduce,
+    rm,
+    runs,
+    show,
+    train,
+)
 from tta_bench.cli import eval as eval_command
 from tta_bench.cli import list as list_command
 from tta_bench.errors import BenchError
@@ -29,6 +40,7 @@ app.command("check")(check.check)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("reproduce")(reproduce.reproduce)
 app.command("runs")(runs.runs)
 app.command("rm")(rm.rm)
 app.command("export")(export.export)
@@ -60,7 +72,10 @@ def run() -> None:
     except BenchError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        from tta_bench.tables.format import plain
+
+        # A sentence may quote what a file holds, which must not steer the terminal.
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("Interrupted; what was done is kept.", file=sys.stderr)

@@ -20,9 +20,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Base model: see tta-bench list models.")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: see tta-bench list models.")] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
         typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
@@ -93,9 +91,7 @@ def train(
         typer.echo(json.dumps(facts))
         return
     took = facts["training"]
-    typer.echo(
-        f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}."
-    )
+    typer.echo(f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}.")
 
 
 def _prepare_only(recipe: object, folder: Path, say: object) -> None:

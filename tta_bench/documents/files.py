@@ -48,10 +48,11 @@ def local_files(spec: str, text_column: str | None) -> FileSource | None:
     A folder gives the files with a supported suffix. A file that is named, or matched by a glob, is
     read as text whatever its suffix, unless that says that it is a table.
     """
-    path = Path(spec).expanduser()
-    if path.is_file():
+    # os.path, which takes any text for a name: too long a one, or of a user that there is not.
+    path = Path(os.path.expanduser(spec))
+    if os.path.isfile(path):
         return FileSource(path.parent, (path,), text_column)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [p for p in _walk(path) if p.suffix.lower() in TEXT_SUFFIXES + TABLE_SUFFIXES]
         if not files:
             raise DocumentError(f"The folder {path} holds no file that can be read ({SUPPORTED}).")
@@ -66,6 +67,8 @@ def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSourc
 
     For packages, whose files are of many kinds: what is neither text nor a table is passed over.
     """
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise DocumentError(f"{pattern} leads out of the package; name files inside it.")
     root = folder / pattern
     if root.is_file():
         files = [root]
@@ -74,7 +77,10 @@ def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSourc
     else:
         matches = glob.iglob(pattern, root_dir=folder, recursive=True)
         files = sorted(folder / match for match in matches if (folder / match).is_file())
-    kept = [p for p in files if p.suffix.lower() in TABLE_SUFFIXES or is_text(p)]
+    inside = folder.resolve()
+    # A package is foreign: its links may lead anywhere.
+    own = [path for path in files if path.resolve().is_relative_to(inside)]
+    kept = [p for p in own if p.suffix.lower() in TABLE_SUFFIXES or is_text(p)]
     if not kept:
         raise DocumentError(f"No text file in {folder} matches {pattern or '**'}.")
     return FileSource(folder, tuple(kept), text_column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,14 +36,14 @@ class HubSource:
         return ":".join([self.id, *(part for part in (self.config, self.split) if part)])
 
     def documents(self) -> Iterator[Document]:
-        with _explained(self.name, local=Path(self.id).is_dir()):
+        with _explained(self.name, local=_is_folder(self.id)):
             split, rows = self._open()
             yield from row_documents(self._rows(rows), self.name, split, self.text_column)
 
     def identity(self) -> list[Any]:
         """The contents of a local folder; of the hub only the name, since nothing else is cheap."""
         folder = Path(self.id)
-        if not folder.is_dir():
+        if not _is_folder(self.id):
             return [self.id, self.config, self.split]
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         contents = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in files]
@@ -88,21 +89,26 @@ def parse_hub_spec(spec: str, text_column: str | None) -> HubSource | None:
     for stop in range(len(parts), 0, -1):
         id_ = ":".join(parts[:stop])
         rest = parts[stop:]
-        if len(rest) <= 2 and (Path(id_).expanduser().is_dir() or _HUB_ID.fullmatch(id_)):
+        if len(rest) <= 2 and (_is_folder(id_) or _HUB_ID.fullmatch(id_)):
             break
     else:
         return None
-    if Path(id_).expanduser().is_dir():
+    if _is_folder(id_):
         id_ = str(Path(id_).expanduser())
     config, split = (*(part or None for part in rest), None, None)[:2]
     return HubSource(id_, config, split, text_column)
+
+
+def _is_folder(name: str) -> bool:
+    # os.path takes any text for a name: too long a one, or of a user that there is not.
+    return os.path.isdir(os.path.expanduser(name))
 
 
 def _load(id_: str, config: str | None) -> Any:
     """All splits of a dataset as a mapping of streams; no rows are downloaded yet."""
     import datasets
 
-    if Path(id_).is_dir() or datasets.config.HF_HUB_OFFLINE or answers(datasets.config.HF_ENDPOINT):
+    if _is_folder(id_) or datasets.config.HF_HUB_OFFLINE or answers(datasets.config.HF_ENDPOINT):
         return datasets.load_dataset(id_, config, streaming=True)
     # The library would try again for half a minute. Told that it is offline it answers at once,
     # and still finds a dataset that lies in its own cache.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -25,6 +26,12 @@ DTYPES = {
     "float64": torch.float64,
 }
 RANDOM_WEIGHTS_SEED = 0
+NO_SAFETENSORS = (
+    "weights are read from safetensors or GGUF alone, since a pickle can run code when it is read; "
+    "convert them, or choose a revision with safetensors."
+)
+_MOST_DIGITS = 9  # of a token id: Python refuses to read some thousand
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def pick_device(name: str) -> torch.device:
@@ -119,11 +126,12 @@ def _locate(resolved: str, spec: str) -> tuple[str, dict[str, Any], dict[str, An
         location, options["gguf_file"] = str(file.parent), file.name
     elif resolved.endswith(".gguf"):
         file = Path(resolved)
-        if not file.is_file():
+        if not os.path.isfile(file):  # unlike Path.is_file it takes any text for a name
             raise ModelError(f"there is no GGUF file {resolved}.")
         provenance["source"] = "gguf"
         location, options["gguf_file"] = str(file.parent), file.name
-    elif Path(resolved).is_dir():
+    elif os.path.isdir(resolved):
+        _refuse_pickles(resolved, spec)
         provenance["source"] = "folder"
         location = resolved
     else:
@@ -151,6 +159,8 @@ def _from_pretrained(
 
     with _explained(location, options, spec):
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
+        if "gguf_file" not in options:
+            options = options | {"use_safetensors": True}  # a pickle runs code when it is read
         net = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **options)
     return net, tokenizer
 
@@ -163,31 +173,51 @@ def _explained(location: str, options: dict[str, Any], spec: str) -> Iterator[No
         _require("accelerate", "a GGUF model")
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        message = str(error).strip().split("\n")[0]
-        if Path(location).exists():
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # files of others: there is no end to what they make it raise
+        lines = str(error).strip().split("\n")
+        message = f"{type(error).__name__}: {lines[0].rstrip('.')}"
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{spec} brings code of its own, which is not run unless --trust-remote-code "
+                "allows it."
+            ) from error
+        if os.path.exists(location):
             raise ModelError(f"{spec} cannot be loaded: {message}.") from error
+        if "safetensors" in str(error):
+            raise ModelError(f"{spec} cannot be loaded: {NO_SAFETENSORS}") from error
         raise ModelError(
             f"{spec} cannot be loaded from the Hugging Face hub (unknown name, private, or no "
             "network); give a local folder or .gguf file, or builtin:tiny, which needs no network."
         ) from error
 
 
+def _refuse_pickles(folder: str, spec: str) -> None:
+    names = sorted(os.listdir(folder))
+    pickles = [name for name in names if name.endswith(_PICKLES)]
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        raise ModelError(f"{spec} holds its weights in {pickles[0]}: {NO_SAFETENSORS}")
+
+
 def _random(file: str, spec: str, dtype: torch.dtype, device: torch.device) -> LanguageModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     path = Path(file)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"there is no configuration file {file}.")
     try:
         config = AutoConfig.for_model(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} is not a transformers configuration: {error}.") from error
-    torch.manual_seed(RANDOM_WEIGHTS_SEED)
-    with torch.device(device):
-        net = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        torch.manual_seed(RANDOM_WEIGHTS_SEED)
+        with torch.device(device):
+            net = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a file of others: there is no end to what it makes it raise
+        problem = str(error).strip().split("\n")[0].rstrip(".")
+        raise ModelError(f"{file} is not a transformers configuration: {problem}.") from error
     # No text is modelled, so any tokenizer whose ids fit will do.
     tokenizer = AutoTokenizer.from_pretrained(str(_built_in("tiny")))
     if len(tokenizer) > config.get_text_config().vocab_size:
@@ -234,7 +264,7 @@ def prefix_id(kind: str, tokenizer: Any, vocab_size: int) -> int | None:
         if chosen is None:
             raise UsageError(f"the tokenizer has no {kind} token; use --prefix none or an id.")
         return chosen
-    if not kind.isdecimal() or int(kind) >= vocab_size:
+    if not kind.isdecimal() or len(kind) > _MOST_DIGITS or int(kind) >= vocab_size:
         raise UsageError(
             f"--prefix must be auto, bos, eos, none or a token id below {vocab_size}, not '{kind}'."
         )
@@ -271,6 +301,7 @@ def _identity(location: str, options: dict[str, Any], net: Any) -> dict[str, Any
         file = Path(location) / options["gguf_file"]
         return {"file": file.name, "sha256": _file_hash(file)}
     if Path(location).is_dir():
+        # .bin is never read, but always was hashed where it lay beside: keys of runs hold it.
         weights = [f for end in ("safetensors", "bin") for f in Path(location).glob(f"*.{end}")]
         files = [Path(location) / "config.json", *sorted(weights)]
         return {"sha256": {file.name: _file_hash(file) for file in files}}

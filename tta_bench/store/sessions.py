@@ -19,7 +19,7 @@ from tta_bench.store.rows import LARGEST, Row
 SESSIONS = "sessions.jsonl"
 STARTED, ENDED = "started", "ended"
 KILLED = "killed"
-_HARDWARE = ("lanes", "device", "platform", "software")
+_HARDWARE = ("lanes", "deterministic", "device", "platform", "software")
 _PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_process_bytes")
 _STEPS = ("step_seconds_median", "step_seconds_p90", "step_tokens_median")
 _NUMBERS = ("seconds", "tokens", *_PEAKS, *_STEPS)

@@ -8,11 +8,17 @@ from collections.abc import Iterable
 DASH = "—"
 
 
-def plain(text: str) -> str:
-    """The text without control characters: a document's key must not steer a terminal."""
+def plain(text: str, keep: str = "") -> str:
+    """The text without control characters: a document's key must not steer a terminal.
+
+    Args:
+        keep: characters that are left as they are.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def fixed(value: float | None, decimals: int, sign: str = "") -> str:

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from tta_bench.model import LanguageModel
 
+Head = Any
+"""The module of `Method.slow_weights`: nn.Module's own types hide what it has beside forward."""
+
 
 class SegmentLoss(nn.Module):
     """Mean loss of a batch of segments; carries the lanes' fast state from step to step.
@@ -32,7 +35,7 @@ class SegmentLoss(nn.Module):
     def __init__(
         self,
         model: LanguageModel,
-        head: nn.Module | None,
+        head: Head | None,
         train_body: bool,
         windows: Sequence[int],
         chunk: int,
@@ -40,7 +43,7 @@ class SegmentLoss(nn.Module):
         tokens_per_row: float,
     ) -> None:
         super().__init__()
-        self.head = head
+        self.head: Head | None = head
         self.windows, self.chunk, self.tokens_per_row = tuple(windows), chunk, tokens_per_row
         self.train_body = train_body
         # A frozen body is no submodule: checkpoints and the optimiser should not see it.
@@ -86,7 +89,7 @@ class SegmentLoss(nn.Module):
         self._pending = []
         return nats, tokens
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Tied parameters once, since safetensors refuses memory that is shared."""
         whole = super().state_dict(*args, **kwargs)
         named = {name for name, _ in self.named_parameters()}
@@ -102,9 +105,7 @@ class SegmentLoss(nn.Module):
         state = {name: value[lane] for name, value in self.state.items()}
         outputs, after = hidden.float(), {}
         if self.head is not None:
-            outputs, after = self.head(
-                outputs, labels, mask, unembedding, self.chunk, fresh, state
-            )
+            outputs, after = self.head(outputs, labels, mask, unembedding, self.chunk, fresh, state)
         nats = self._of_outputs(outputs, labels, mask, unembedding)
         with torch.no_grad():
             for name, value in after.items():

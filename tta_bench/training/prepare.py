@@ -92,7 +92,9 @@ def encode(
     parts: list[np.ndarray] = []
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     for batch in _batches(texts, 256):  # batches bound the memory of the encodings
-        encodings = tokenizer.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
+        encodings = tokenizer.encode_batch_fast(
+            [text for _, text in batch], add_special_tokens=False
+        )
         for (domain, _), encoding in zip(batch, encodings, strict=True):
             parts.append(np.array([prefix, *encoding.ids], dtype=kind))
             counts[domain] = counts.get(domain, 0) + len(encoding.ids)

@@ -1,10 +1,10 @@
 """Training streams: lanes that each walk one document after another, cut into segments.
 
 A document is read in windows of W tokens, exactly as in evaluation: window k predicts tokens
-kW .. kW+W-1 of the document, from the prefix token and the tokens before. Its last window is padded.
-A *segment* is what a lane reads in one training step, T tokens: one or several windows, in which one
-document may end and the next begin, at a window's edge. Nothing depends on how the lanes are spread
-over processes or accumulated batches.
+kW .. kW+W-1 of the document, from the prefix token and the tokens before. Its last window is
+padded. A *segment* is what a lane reads in one training step, T tokens: one or several windows, in
+which one document may end and the next begin, at a window's edge. Nothing depends on how the lanes
+are spread over processes or accumulated batches.
 """
 
 from __future__ import annotations

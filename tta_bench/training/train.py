@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 import tta_bench
 from tta_bench.errors import UsageError
@@ -73,20 +73,32 @@ def train(
     use_causal_attention(model.net)
     head = cls.slow_weights(model, slow)
     if head is None and frozen:
-        raise UsageError(f"{name} has nothing to train beside the body: use --body joint or scratch.")
+        raise UsageError(
+            f"{name} has nothing to train beside the body: use --body joint or scratch."
+        )
     model.net.requires_grad_(not frozen)
     documents, texts = training_texts(recipe, folder, model, say, prepared)
     segments = LaneSegments(
-        documents, schedule.lanes, schedule.windows, schedule.segment, schedule.chunk,
-        schedule.steps, schedule.seed,
+        documents,
+        schedule.lanes,
+        schedule.windows,
+        schedule.segment,
+        schedule.chunk,
+        schedule.steps,
+        schedule.seed,
     )
     say(
         f"{len(documents.starts) - 1:,} documents, {documents.tokens:,} tokens; "
         f"{segments.filled:.1%} of the slots are filled"
     )
     loss = SegmentLoss(
-        model, None if head is None else head.to(model.device), not frozen, schedule.windows,
-        schedule.chunk, schedule.lanes, schedule.segment * segments.filled,
+        model,
+        None if head is None else head.to(model.device),
+        not frozen,
+        schedule.windows,
+        schedule.chunk,
+        schedule.lanes,
+        schedule.segment * segments.filled,
     )
     took = run_trainer(loss, segments, schedule, folder, say)
     model.net.requires_grad_(False)
@@ -97,7 +109,7 @@ def train(
         if heldout.is_file():
             saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
             facts["heldout"] = evaluate_heldout(
-                saved, model.tokenizer.backend_tokenizer, heldout, str(model.device)
+                saved, words_of(model).backend_tokenizer, heldout, str(model.device)
             )
     else:
         _weights(recipe, name, slow, model, identity, head, facts).save(folder / WEIGHTS)
@@ -132,11 +144,17 @@ def fresh(model: LanguageModel) -> LanguageModel:
     return LanguageModel(net.to(device), model.tokenizer, model.name, model.provenance)
 
 
+def words_of(model: LanguageModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that was loaded by its name: it has one."""
+    assert model.tokenizer is not None
+    return model.tokenizer
+
+
 def training_texts(
     recipe: Recipe, folder: Path, model: LanguageModel, say: Say, prepared: Path | None
 ) -> tuple[TokenArray, dict[str, Any]]:
     """What is read, and what the facts say of it."""
-    tokenizer = model.tokenizer
+    tokenizer = words_of(model)
     prefix = prefix_id("auto", tokenizer, model.vocab_size)
     if prefix is None:
         raise UsageError(f"the tokenizer of {model.name} has neither BOS nor EOS to begin with.")
@@ -179,8 +197,13 @@ def _facts(
 
 
 def _weights(
-    recipe: Recipe, name: str, slow: Any, model: LanguageModel, identity: dict[str, Any],
-    head: torch.nn.Module, facts: dict[str, Any],
+    recipe: Recipe,
+    name: str,
+    slow: Any,
+    model: LanguageModel,
+    identity: dict[str, Any],
+    head: torch.nn.Module,
+    facts: dict[str, Any],
 ) -> SlowWeights:
     narrow = {key: value.to(torch.bfloat16) for key, value in head.state_dict().items()}
     body = {}
@@ -200,7 +223,8 @@ def _weights(
 
 def _save_model(model: LanguageModel, folder: Path) -> None:
     """In bfloat16, as a folder that `--model` takes."""
-    model.net.to(torch.bfloat16).save_pretrained(folder)
+    net: Any = model.net
+    net.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # it ships: others must be able to read it
     (folder / "generation_config.json").unlink(missing_ok=True)  # it repeats config.json
-    model.tokenizer.save_pretrained(folder)
+    words_of(model).save_pretrained(folder)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import Parameter
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -177,7 +178,9 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _optimizer(loss: SegmentLoss, schedule: Schedule, fused: bool) -> torch.optim.AdamW:
     """AdamW; norms and biases (one-dimensional) are not decayed, logarithms have their own rate."""
-    matrices, vectors, logarithms = [], [], []
+    matrices: list[Parameter] = []
+    vectors: list[Parameter] = []
+    logarithms: list[Parameter] = []
     for name, parameter in loss.named_parameters():
         if any(part.startswith(LOGARITHMS) for part in name.split(".")):
             logarithms.append(parameter)
@@ -222,4 +225,3 @@ def _distributed() -> bool:
 
 def _rank() -> int:
     return torch.distributed.get_rank() if _distributed() else 0
-

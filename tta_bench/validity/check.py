@@ -13,18 +13,23 @@ import torch
 
 from tta_bench.method import Method
 from tta_bench.validity.lab import Lab, Probe, Subject
+from tta_bench.validity.limit import LIMIT_SECONDS, OutOfTime, interrupted_at
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.report import ProbeResult, ValidityReport
 
 
-def check(spec: str) -> ValidityReport:
+def check(spec: str, seconds: float | None = LIMIT_SECONDS) -> ValidityReport:
     """Every probe, of the method that `name:key=value,...` names; some seconds.
+
+    Args:
+        spec: as `--method` takes it.
+        seconds: after which what is left is skipped; None for no limit.
 
     Raises:
         UsageError: an unknown method or parameter.
         MethodError: its module cannot be imported.
     """
-    return run(Subject.from_spec(spec), FULL)
+    return run(Subject.from_spec(spec), FULL, seconds)
 
 
 def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
@@ -38,21 +43,35 @@ def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
     return run(Subject(name, cls, params), QUICK)
 
 
-def run(subject: Subject, probes: Sequence[Probe]) -> ValidityReport:
-    """These probes of this subject; one whose needs did not pass is skipped."""
-    started = time.perf_counter()
+def run(subject: Subject, probes: Sequence[Probe], seconds: float | None = None) -> ValidityReport:
+    """These probes of this subject; one whose needs did not pass is skipped.
+
+    Args:
+        seconds: after which the probe that runs is broken off, and it and the rest are skipped.
+    """
+    started = time.monotonic()
+    deadline = None if seconds is None else started + seconds
     results: dict[str, ProbeResult] = {}
+    unreached: list[str] = []
     with _own_randomness():
         lab = Lab(subject)
         for probe in probes:
             missing = [name for name in probe.needs if results[name].status != "pass"]
-            if missing:
-                sentence = f"Cannot be judged: {missing[0]} did not pass."
-                results[probe.name] = ProbeResult(probe.name, "skip", None, "—", sentence)
-            else:
-                results[probe.name] = probe.result(lab)
-    seconds = time.perf_counter() - started
-    return ValidityReport(subject.spec, tuple(results.values()), seconds)
+            try:
+                if missing and not unreached:
+                    results[probe.name] = _skip(probe, f"{missing[0]} did not pass.")
+                    continue
+                with interrupted_at(deadline):
+                    results[probe.name] = probe.result(lab)
+            except OutOfTime:
+                unreached.append(probe.name)
+                results[probe.name] = _skip(probe, f"not done within {seconds:g} s.")
+    took = time.monotonic() - started
+    return ValidityReport(subject.spec, tuple(results.values()), took, tuple(unreached))
+
+
+def _skip(probe: Probe, why: str) -> ProbeResult:
+    return ProbeResult(probe.name, "skip", None, "—", f"Cannot be judged: {why}")
 
 
 @contextlib.contextmanager

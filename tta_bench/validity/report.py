@@ -36,17 +36,22 @@ class ValidityReport:
         method: the spec of the method, such as `dynamic-eval:lr=0.001`.
         results: one entry a probe.
         seconds: wall time of all of them.
+        unreached: names of the probes that there was no time for.
     """
 
     method: str
     results: tuple[ProbeResult, ...]
     seconds: float
+    unreached: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool | None:
-        """False if a probe failed; None if the method could not be built here, so none ran."""
+        """False if a probe failed; None if the method could not be built here, so none ran, or if
+        there was no time for all of them."""
         if self.failed:
             return False
+        if self.unreached:
+            return None
         return True if any(result.status == "pass" for result in self.results) else None
 
     @property
@@ -56,13 +61,15 @@ class ValidityReport:
 
     @property
     def summary(self) -> str:
-        """One line: how many passed, and what failed."""
+        """One line: how many passed, what failed, and what there was no time for."""
         count = {
             status: sum(result.status == status for result in self.results)
             for status in ("pass", "fail", "skip")
         }
         text = f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped"
-        return f"{text}: {', '.join(self.failed)}" if self.failed else text
+        text += f": {', '.join(self.failed)}" if self.failed else ""
+        late = len(self.unreached)
+        return f"{text}; no time for {late} of {len(self.results)}" if late else text
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json` and for manifests."""
@@ -70,6 +77,7 @@ class ValidityReport:
             "method": self.method,
             "valid": self.valid,
             "seconds": round(self.seconds, 3),
+            "unreached": list(self.unreached),
             "probes": [_finite(asdict(result)) for result in self.results],
         }
 

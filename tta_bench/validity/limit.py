@@ -1,0 +1,58 @@
+"""A limit to the time that probes take, for methods that are slow or never return."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+LIMIT_SECONDS = 15.0
+"""Of all probes of `check` together: with the time that PyTorch takes to load, under 20 s."""
+
+_AGAIN = 0.5  # seconds until the next interruption, should a method have swallowed the last
+
+
+class OutOfTime(BaseException):
+    """The time is up. No `Exception`: a method that catches all of its own must not catch it."""
+
+
+@contextmanager
+def interrupted_at(deadline: float | None) -> Iterator[None]:
+    """Raises OutOfTime in the block once `time.monotonic()` is past `deadline`.
+
+    By a signal, so that a method need not return first; one long operation of PyTorch ends before
+    it is heard. Where there are no such signals (Windows, and threads other than the main one) only
+    the start of the block looks at the clock.
+    """
+    if deadline is None:
+        yield
+        return
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise OutOfTime
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
+        yield
+    finally:
+        try:
+            _disarm(before)
+        except OutOfTime:  # it rang in this very moment; the block is done
+            _disarm(before)
+
+
+def _disarm(handler: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    raise OutOfTime

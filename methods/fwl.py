@@ -79,6 +79,7 @@ class FastWeightLayers(FastWeightStream):
             head = FastWeightHead(self.model.hidden_size, SlowOptions(**found.options))
             head.load_state_dict(found.tensors)
             self.offline_flops = found.training_flops
+            self.offline_seconds = found.training_seconds
             if found.body:
                 self.model = self.model.with_weights(found.body)
         self.use(head)
@@ -114,9 +115,10 @@ def _file(weights: str, model: LanguageModel) -> Path | None:
 
 
 def _random_head(model: LanguageModel) -> FastWeightHead:
-    """Large random weights, so that a probe sees what the block does."""
-    head = FastWeightHead(model.hidden_size, SlowOptions(rates=2))
-    with torch.no_grad():
+    """Large random weights, the same at every call, so that a probe sees what the block does."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        head = FastWeightHead(model.hidden_size, SlowOptions(rates=2))
         head.layer.alpha.normal_()
         for value in head.layer.log_steps.values():
             value.fill_(3.0)

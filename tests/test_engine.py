@@ -52,7 +52,7 @@ def test_every_token_is_scored_once(llama, documents):
     assert {k: len(v) for k, v in found.items()} == {d.key: len(d.token_ids) for d in documents}
 
 
-METHODS = ["none", "dynamic-eval", "neural-cache", "fwl"]
+METHODS = ["none", "dynamic-eval", "neural-cache", "fwl-untrained"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -220,7 +220,7 @@ def test_losses_do_not_depend_on_how_the_vocabulary_is_sliced(monkeypatch):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("name", ["none", "fwl"])
+@pytest.mark.parametrize("name", ["none", "fwl-untrained"])
 def test_a_novel_streams_in_bounded_memory(llama, name):
     """Ten times the length, 200 k tokens: the peak of the process stays where it was."""
     peaks = []

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDERS = {"tta_bench": "tta_bench", "methods": "tta_bench_methods", "suites": "tta_bench_suites"}
-METHODS = {"none", "dynamic-eval", "fwl", "neural-cache"}
+METHODS = {"none", "dynamic-eval", "fwl", "fwl-untrained", "neural-cache", "window"}
 
 # Runs without `site`, so that whatever the test environment has installed in editable mode stays
 # out of the way, and reports what an interpreter finds with the packages in argv[1].

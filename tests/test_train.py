@@ -277,6 +277,7 @@ def test_a_body_from_scratch_comes_with_its_weights(recipe_file, tmp_path):
     assert not torch.equal(method.model.parameter(name), value)
     run_method(method, [random_document("d", 40, 1)], Protocol(chunk=16))
     assert method.offline_flops > 0
+    assert method.offline_seconds > 0
 
 
 def test_the_body_alone_is_a_model(recipe_file, tmp_path):

@@ -209,7 +209,7 @@ class Cell:
             "peak_process_bytes": peak.process_bytes,
             "state_bytes_per_lane": method.state_bytes(),
             "offline_flops": method.offline_flops,
-            "offline_seconds": set_up_seconds if method.offline_flops else None,
+            "offline_seconds": _offline_seconds(method, set_up_seconds),
             **_flops(method, report, shapes),
         }
 
@@ -311,6 +311,12 @@ class Cell:
             config=dataclasses.asdict(self.suite),
             torch=torch,
         )
+
+
+def _offline_seconds(method: Method, set_up_seconds: float) -> float | None:
+    if not method.offline_flops:
+        return None
+    return set_up_seconds if method.offline_seconds is None else method.offline_seconds
 
 
 def _flops(method: Method, report: FlopReport, shapes: Counter[StepShape]) -> dict[str, Any]:

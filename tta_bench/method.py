@@ -49,7 +49,10 @@ class Method:
     """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
 
     offline_flops: float = 0.0
-    """FLOPs that `prepare` spent before the first document, reported apart as a one-off."""
+    """FLOPs spent before the first document, in `prepare` or in training, reported as a one-off."""
+
+    offline_seconds: float | None = None
+    """Seconds they took; None: what `prepare` takes."""
 
     @dataclass
     class Params:

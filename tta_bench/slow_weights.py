@@ -56,6 +56,11 @@ class SlowWeights:
         """FLOPs that training took."""
         return float(self.facts.get("training", {}).get("flops") or 0.0)
 
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds that training took."""
+        return self.facts.get("training", {}).get("seconds")
+
     def fits(self, model: LanguageModel) -> bool:
         """Whether they were trained for this model."""
         return self.base.get("identity") == base_identity(model, self.trained_body)

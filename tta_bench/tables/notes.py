@@ -144,7 +144,8 @@ def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
             title = "FLOPs disagree" if row["flops_agree"] is False else "FLOPs"
             notes.append((f"{title}: {row['flops_note'] or figures}", row["method"]))
         if row["offline_seconds"] or row["offline_flops"]:
-            took = [duration(row["offline_seconds"])] if row["offline_seconds"] else []
+            seconds = row["offline_seconds"] or 0
+            took = [duration(seconds)] if seconds >= 1 else []  # less says nothing of training
             took += [f"{si(row['offline_flops'])}FLOPs"] if row["offline_flops"] else []
             notes.append((f"trained offline once ({', '.join(took)}), not counted", row["method"]))
     return notes

@@ -188,4 +188,6 @@ def test_the_committed_recipes_read():
         names = [source.package for source in recipe.corpus.sources]
         assert len(names) == len(set(names))
         assert not any("python3" in name or name.startswith("debian:python") for name in names)
-        assert not any("mypy" in name or "gap-" in name for name in names)  # headline evaluates there
+        assert not any(
+            "mypy" in name or "gap-" in name for name in names
+        )  # headline evaluates there

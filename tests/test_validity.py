@@ -76,7 +76,9 @@ def test_every_probe_has_a_cheat():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_passes(name):
     report = check(name)
-    unjudged = {"off"} if name == "fwl" else set()  # trained weights have no setting that hides them
+    unjudged = (
+        {"off"} if name == "fwl" else set()
+    )  # trained weights have no setting that hides them
     assert {r.probe for r in report.results if r.status != "pass"} == unjudged
     assert report.valid is True
     assert report.seconds < 20

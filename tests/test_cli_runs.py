@@ -174,7 +174,7 @@ def test_published_runs_of_schema_1_can_be_read() -> None:
     runs = [load_run(path.parent) for path in manifests]
     assert 1 in {run.manifest["schema_version"] for run in runs}
     assert all(run.rows for run in runs)
-    assert len(tta_bench.load_results(ROOT / "results/quickstart")) == 30
+    assert len(tta_bench.load_results(ROOT / "results/quickstart")) == 36
 
 
 # The schema of the manifest

@@ -41,7 +41,7 @@ def test_two_fresh_runs_of_the_quickstart_give_identical_files_of_losses(tmp_pat
         (tmp_path / name).mkdir()
         short = ("--limit", "1", "--max-tokens", "512")  # two chunks: adapting shows in the second
         found.append(eval_in_its_own_process(tmp_path / name, *short))
-    assert len(found[0]) == 5
+    assert len(found[0]) == 6
     assert found[0] == found[1]
 
 

@@ -345,3 +345,4 @@ def test_bad_input_is_one_sentence(arguments, sentence, tmp_path):
     result = CliRunner().invoke(app, ["train", *arguments, "--output", str(tmp_path / "out")])
     assert isinstance(result.exception, BenchError)
     assert sentence in str(result.exception)
+    assert not (tmp_path / "out" / "recipe.json").exists()

@@ -32,6 +32,7 @@ from tta_bench.training.trainer import Trained, run_trainer
 Say = Callable[[str], None]
 WEIGHTS = "weights.safetensors"
 FACTS = "training.json"
+NOTE = "recipe.json"
 
 
 def train(
@@ -100,6 +101,9 @@ def train(
         schedule.lanes,
         schedule.segment * segments.filled,
     )
+    # Only now: a command that was mistaken must not stand in the way of the right one.
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NOTE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
     took = run_trainer(loss, segments, schedule, folder, say)
     model.net.requires_grad_(False)
     facts = _facts(recipe, took, documents, texts, head)
@@ -118,21 +122,16 @@ def train(
 
 
 def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
-    """The facts of a finished training in `folder`; notes there which recipe it is of.
+    """The facts of a finished training in `folder`, if there is one.
 
     Raises:
         UsageError: the folder holds another recipe's training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "recipe.json"
-    mine = recipe.to_dict()
-    if note.is_file():
-        if json.loads(note.read_text()) != mine:
-            raise UsageError(
-                f"{folder} holds a training of another recipe; give another --output or delete it."
-            )
-    else:
-        note.write_text(json.dumps(mine, indent=2) + "\n")
+    note = folder / NOTE
+    if note.is_file() and json.loads(note.read_text()) != recipe.to_dict():
+        raise UsageError(
+            f"{folder} holds a training of another recipe; give another --output or delete it."
+        )
     done = folder / FACTS
     return json.loads(done.read_text()) if done.is_file() else None
 

@@ -119,6 +119,13 @@ class Method:
     def prepare(self) -> None:
         """One-off work before the first document, such as building modules."""
 
+    def compile(self) -> None:
+        """Compiles what `score` and `adapt` do beside the model.
+
+        Called before warm-up where compilation is on. A method that has nothing to gain from
+        `torch.compile` leaves it out.
+        """
+
     def init_state(self) -> dict[str, Tensor]:
         """The fresh fast state of one lane, without a lane dimension, on the model's device."""
         return {}

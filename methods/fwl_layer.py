@@ -32,87 +32,21 @@ fast pass needs no more than `loss.backward()`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tta_bench_methods.fwl_forget import inside_chunk, left
+from tta_bench_methods.fwl_forget import after_chunk, inside_chunk, left, spread
 from tta_bench_methods.fwl_inner_loss import Unembedding, loss_gradient
+from tta_bench_methods.fwl_writes import LAYER, SlowPass, Writes
 
 FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
 """Every tensor that can be fast, as in the authors' TensorFlow code."""
 
-LAYER = {"w1": "first", "b1": "first", "w2": "second", "b2": "second"}
-"""Whose gradient a tensor writes, and whose half-lives it shares: kernel and bias of a layer have
-both in common; alpha and beta have a gradient each and the half-lives of the norm."""
-
 State = Mapping[str, Tensor]
 """What a stream has written: for each fast tensor the sum of its gradients, as faded as it is at
 the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R, n]."""
-
-
-class SlowPass(NamedTuple):
-    """Activations with the slow weights, each [B, T, ...]."""
-
-    x: Tensor  # input [d]
-    skip: Tensor | None  # added to the output [o]
-    z1: Tensor  # [m]
-    a1: Tensor  # [m]
-    u: Tensor  # normalised z2 [o]
-    inverse_sigma: Tensor  # [1]
-    y: Tensor  # output [o]
-
-    def at(self, columns: slice | Tensor) -> SlowPass:
-        """Some of the positions: a slice of them, or one a lane by its index [B, 1]."""
-
-        def some(value: Tensor) -> Tensor:
-            if isinstance(columns, slice):
-                return value[:, columns]
-            return value.take_along_dim(columns[..., None], dim=1)
-
-        skip = None if self.skip is None else some(self.skip)
-        x, _, *rest = self
-        assert x is not None
-        return SlowPass(some(x), skip, *(some(value) for value in rest if value is not None))
-
-
-class Writes(NamedTuple):
-    """What positions leave behind for the tensors that are fast, by name."""
-
-    keys: dict[str, Tensor]  # of the kernels, by their names: x, a1
-    values: dict[str, Tensor]  # d1 ("first"), d2 ("second"), d_alpha ("alpha"), d_beta ("beta")
-
-    def at(self, columns: slice) -> Writes:
-        """Some of the positions."""
-        return Writes(
-            {name: value[:, columns] for name, value in self.keys.items()},
-            {name: value[:, columns] for name, value in self.values.items()},
-        )
-
-    def of(self, name: str) -> Tensor:
-        """The values that a tensor writes."""
-        return self.values[LAYER.get(name, name)]
-
-    def closed(self, last: Tensor, final: Writes, slow: SlowPass) -> Writes:
-        """The writes of all T positions, from those of the first T - 1 and each lane's last.
-
-        Args:
-            last: [B, 1] int64, where a lane's last one is; there `self` holds zeros, or nothing.
-            final: [B, 1, ...], what it writes.
-            slow: the slow pass of all T.
-        """
-        keys = {"w1": slow.x, "w2": slow.a1}
-        return Writes(
-            {name: keys[name] for name in self.keys},
-            {
-                name: F.pad(value, (0, 0, 0, 1)).scatter_(
-                    1, last[..., None].expand_as(final.values[name]), final.values[name]
-                )
-                for name, value in self.values.items()
-            },
-        )
 
 
 class FastWeightLayer(nn.Module):
@@ -266,7 +200,7 @@ class FastWeightLayer(nn.Module):
         after = {}
         for name, held in state.items():
             values, kept = faded[LAYER.get(name, name)]
-            old = held if kept is None else held * _spread(kept, held, name in writes.keys)
+            old = held if kept is None else held * spread(kept, held, name in writes.keys)
             if name in writes.keys:
                 after[name] = torch.baddbmm(old, writes.keys[name].mT, values)
             else:
@@ -285,7 +219,7 @@ class FastWeightLayer(nn.Module):
         for name, held in state.items():
             values, kept = faded[LAYER.get(name, name)]
             if kept is not None:
-                held.mul_(_spread(kept, held, name in writes.keys))
+                held.mul_(spread(kept, held, name in writes.keys))
             if name in writes.keys:
                 # Not baddbmm_: the FLOP counter does not know it.
                 torch.baddbmm(held, writes.keys[name].mT, values, out=held)
@@ -300,21 +234,10 @@ class FastWeightLayer(nn.Module):
         The values, a copy for each rate of forgetting, are [B, T, R out], the shares of the state
         [B or 1, R]; None where nothing is forgotten.
         """
-        faded: dict[str, tuple[Tensor, Tensor | None]] = {}
-        for name, values in writes.values.items():
-            lives = self._lives(name)
-            if lives is None:
-                faded[name] = values, None
-                continue
-            count = values.shape[1]
-            if lengths is None:
-                lengths = torch.full((1,), count, device=values.device)
-            ages = lengths[:, None] - 1 - torch.arange(count, device=values.device)
-            share, kept = left(lives, ages.clamp_min(0)), left(lives, lengths)
-            assert share is not None
-            copies = values[:, :, None] * share[..., None].to(values.dtype)
-            faded[name] = copies.flatten(2), kept
-        return faded
+        return {
+            name: after_chunk(values, self._lives(name), lengths)
+            for name, values in writes.values.items()
+        }
 
     def _lives(self, name: str) -> Tensor | None:
         """Logarithms of the half-lives of a tensor, or of a gradient; None if it never fades."""
@@ -430,14 +353,6 @@ class FastWeightLayer(nn.Module):
             return held * steps
         scale = (share * steps)[None, :, :, None]  # [1, T, R, 1]
         return (held[:, None] * scale).sum(2)
-
-
-def _spread(kept: Tensor, held: Tensor, kernel: bool) -> Tensor:
-    """Shares [B or 1, R] as what multiplies a state [B, in, R out], or [B, R, n] of a vector."""
-    if not kernel:
-        return kept[:, :, None]
-    outer = held.shape[2] // kept.shape[1]
-    return kept[:, :, None].expand(-1, -1, outer).flatten(1)[:, None]
 
 
 def _normalise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class NeuralCache(Method):
         visible = strictly_before & (entry >= empty[:, None, None])  # [B, C, W+C]
         similar = self.params.theta * unit @ keys.transpose(1, 2)
         shares = torch.softmax(similar.masked_fill(~visible, -math.inf), dim=-1)
-        known = visible.any(-1, keepdim=True)
+        known = (self.state["filled"][:, None] + column.T > 0)[..., None]  # [B, C, 1]
         shares = torch.where(known, shares, 0.0)  # an empty memory gives NaN shares
         self._keys = keys
         return _Mixture(logits, shares, tokens, known, self.params.weight)
@@ -81,7 +81,9 @@ class NeuralCache(Method):
         # The newest W of a lane's pairs begin where its own chunk's length says.
         places = torch.arange(self.params.window, device=held.device)
         index = places + window.scored[:, None]  # [B, W]
-        self.state["keys"].copy_(keys.take_along_dim(index[:, :, None], dim=1))
+        torch.gather(
+            keys, 1, index[:, :, None].expand(-1, -1, keys.shape[2]), out=self.state["keys"]
+        )
         self.state["tokens"].copy_(held.gather(1, index))
         self.state["filled"].add_(window.scored).clamp_(max=self.params.window)
 

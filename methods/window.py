@@ -73,7 +73,7 @@ class WiderWindow(Method):
         A CUDA graph has one shape and cannot ask what is filled: while one is captured, it is
         all that can be. What is too much is padding right of every lane's inputs.
         """
-        if not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if not capturing(lengths):
             return int(lengths.max())
         most = self.model.max_positions
         full = self.params.context + chunk
@@ -93,3 +93,8 @@ class WiderWindow(Method):
             return self.model.cost.forward(shape)
         context = min(self.params.context, shape.start)
         return self.model.cost.forward(StepShape(context + shape.scored, shape.scored, 0))
+
+
+def capturing(tensor: Tensor) -> bool:
+    """Whether what is done to this tensor is being captured in a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -124,7 +124,7 @@ def speed(
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
 
     from tta_bench.evaluate import choose_methods
-    from tta_bench.model.load import load_model, prefix_id
+    from tta_bench.model.load import prefix_id
     from tta_bench.speed.plan import (
         SpeedPlan,
         check_length,
@@ -134,7 +134,7 @@ def speed(
     )
 
     choose_methods(method or [])  # a typing mistake should not cost the load of a model
-    loaded = load_model(model, dtype, device)
+    loaded = _load(model, dtype, device)
     plan = SpeedPlan(
         lanes=lanes or default_lanes(loaded.device),
         chunk=chunk or default_chunk(loaded.device),
@@ -145,6 +145,20 @@ def speed(
     choices = choose_methods(method or default_methods(loaded))
     _compile(loaded, compile)
     _run(loaded, plan, choices, compile, profile, name, results, as_json, quiet)
+
+
+def _load(spec: str, dtype: str, device: str) -> LanguageModel:
+    import torch
+
+    from tta_bench.errors import ModelError
+    from tta_bench.model.load import load_model
+
+    try:
+        return load_model(spec, dtype, device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{spec} does not fit into the device's memory; choose a smaller model or --dtype."
+        ) from error
 
 
 def _compile(model: Any, compile: str) -> None:

@@ -42,12 +42,8 @@ def forward(model: LanguageModel, plan: SpeedPlan, lanes: int, compiled: bool) -
     def step(ids: Tensor, targets: Tensor) -> None:
         net(input_ids=ids, use_cache=False)
 
-    try:
-        with torch.inference_mode():
-            return _timed(step, chunks, plan, model.device, set_up, model.cost.forward(shape))
-    finally:
-        if compiled:
-            torch.compiler.reset()
+    with torch.inference_mode():
+        return _timed(step, chunks, plan, model.device, set_up, model.cost.forward(shape))
 
 
 def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,13 @@ def _attempt(measure: Callable[[int], Measured], lanes: int) -> Measured | tuple
 
 
 def release_memory() -> None:
-    """Gives back what the last row held."""
+    """Gives back what the last row held, compiled code too.
+
+    A row that found code of another one would count no compilation as its own, and could take
+    shapes for dynamic that are not.
+    """
+    if "torch._dynamo" in sys.modules:  # nothing was compiled where it is not; importing it is slow
+        torch.compiler.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -15,13 +15,20 @@ from tta_bench.errors import BenchError, MethodError
 from tta_bench.model.cache import LaneCache
 from tta_bench.protocol import Protocol, Span
 from tta_bench.scores import as_scores, token_nll
-from tta_bench.streams import Step, Stream, collate, open_stream
+from tta_bench.streams import Step, Stream, collate, full_step, open_stream
 
 if TYPE_CHECKING:
     from tta_bench.documents import TokenizedDocument
     from tta_bench.method import Method, StepShape
 
 MIN_TOKENS = 2
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What a RuntimeError says where it means that memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,21 @@ class Engine:
         protocol: what is read and scored.
         prefix_id: the token that stands before each document, or None.
         debug: let an exception of the method through instead of ending the run with a row.
+        fixed: pad every window to the protocol's full width, so that all steps have one shape, as
+            compiled code wants it; the numbers are the same.
+        longest: tokens of the longest document, beyond which `fixed` does not pad; None if it is
+            not known.
     """
 
     def __init__(
-        self, method: Method, protocol: Protocol, prefix_id: int | None, debug: bool = False
+        self,
+        method: Method,
+        protocol: Protocol,
+        prefix_id: int | None,
+        debug: bool = False,
+        *,
+        fixed: bool = False,
+        longest: int | None = None,
     ):
         self.method = method
         self.protocol = protocol
@@ -62,6 +80,9 @@ class Engine:
         self.past: LaneCache | None = None
         if protocol.context_mode == "cache":
             self.past = LaneCache(method.lanes, protocol.context, self.device)
+        # Padding that is read into a carried cache must be forgotten before the lane reads on.
+        carried = self.past is not None and protocol.reset == "never"
+        self._least = full_step(protocol, longest) if fixed and not carried else None
 
     def warm_up(self, shape: StepShape) -> None:
         """One step of this shape on synthetic tokens, so that no document pays for set-up."""
@@ -72,7 +93,7 @@ class Engine:
         parts: list[tuple[Stream, Span] | None] = [
             (_synthetic(row.numpy()), span) for row in tokens
         ]
-        self._score_and_adapt(collate(parts, self.device, self.past))
+        self._score_and_adapt(self._collate(parts))
         self.timer.forget()
         for lane in range(self.method.lanes):
             self._reset(lane)
@@ -105,7 +126,7 @@ class Engine:
             started = True
             parts = [None if stream is None else (stream, next(stream.spans)) for stream in lanes]
             try:
-                nll = self._score_and_adapt(collate(parts, self.device, self.past))
+                nll = self._score_and_adapt(self._collate(parts))
             except Exception as error:  # a method is foreign code: whatever it raises is its row
                 if self.debug:
                     raise
@@ -128,6 +149,9 @@ class Engine:
                 return stream
             yield DocumentResult(index, document, "skipped", reason)
         return None
+
+    def _collate(self, parts: list[tuple[Stream, Span] | None]) -> Step:
+        return collate(parts, self.device, self.past, self._least)
 
     def _score_and_adapt(self, step: Step) -> Tensor:
         """[B, C] float32 losses of one step, on the CPU."""
@@ -185,7 +209,7 @@ class Engine:
 def failure(error: BaseException) -> tuple[str, str]:
     """Status and reason of a method that raised."""
     out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     )
     reason = str(error).split("\n")[0]
     if not isinstance(error, BenchError):

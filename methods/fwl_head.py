@@ -113,6 +113,7 @@ class FastWeightStream(Method):
     """Streams documents through a head. A subclass's `prepare` makes it."""
 
     family: ClassVar[str] = "head"
+    graphs = True
     head: FastWeightHead
     adapts = True
 

@@ -22,6 +22,7 @@ class WiderWindow(Method):
     """No adaptation, a longer context: the frozen model reads the last tokens again."""
 
     family = "context"
+    graphs = True
     off: ClassVar[dict[str, object]] = {"context": 0}
 
     @dataclass

@@ -96,5 +96,6 @@ def store_run(
             writer.append(make_row(index), make_losses(index, gain))
         for row in extra:
             writer.append(row)
-        writer.finish({"status": "complete", "reason": None} | COSTS | (summary or {}))
+        costs = COSTS | {"lanes": writer.manifest["lanes"]}
+        writer.finish({"status": "complete", "reason": None} | costs | (summary or {}))
     return load_run(writer.path)

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
-from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tta_bench.cost.check import FlopReport, check_flops
-from tta_bench.cost.memory import PeakMemory
-from tta_bench.documents import TokenizedDataset, TokenizedDocument
-from tta_bench.engine import MIN_TOKENS, DocumentResult, Engine, failure
+from tta_bench.compiling import compiles
+from tta_bench.documents import TokenizedDataset
+from tta_bench.engine import MIN_TOKENS
 from tta_bench.errors import MethodError, UsageError
+from tta_bench.lanes import asked_lanes
 from tta_bench.manifest import build_manifest
-from tta_bench.method import Method, StepShape
+from tta_bench.measure import Measurement
+from tta_bench.method import Method
 from tta_bench.model import LanguageModel
 from tta_bench.model.load import prefix_id
 from tta_bench.params import to_spec
 from tta_bench.protocol import Protocol
 from tta_bench.registry import available, source_hash
-from tta_bench.store import FAILED, Row, RunWriter
+from tta_bench.store import RunWriter
 from tta_bench.validity.check import quick_checks
 
 if TYPE_CHECKING:
     from tta_bench.progress import Progress
     from tta_bench.suite import Suite
 
-CUDA_LANES = 8
-CHECKED_STEPS = 1
 SINKS_NOTE = (
     "documents are longer than chunk and context: the cache drops the first tokens' keys, and many "
     "models predict badly without them (attention sinks); compare with --context-mode recompute."
 )
+CACHE_NOTE = "a carried cache grows with the stream, so the model itself runs uncompiled."
 WEIGHTS_CHANGED = "it changed the model's shared weights"
 WEIGHTS_HINT = "keep weights of your own and pass them to model.logits(window, weights)."
 
@@ -56,7 +52,12 @@ class MethodChoice(NamedTuple):
 
 @dataclasses.dataclass
 class Cell:
-    """One model on one dataset under one protocol; `run` adds a method."""
+    """One model on one dataset under one protocol; `run` adds a method.
+
+    Attributes:
+        prefix_id: the token that stands before each document, or None.
+        lanes: what was asked for; None where each method gets as many as fit into memory.
+    """
 
     suite: Suite
     protocol: Protocol
@@ -70,7 +71,10 @@ class Cell:
             if self.protocol.uses_prefix
             else None
         )
-        self.lanes = self._choose_lanes()
+        compiles(self.suite.compile, self.model.device, 0)  # a wrong word is told before the work
+        self.lanes = asked_lanes(
+            self.suite.lanes, self.protocol, self.model.device, len(self.documents)
+        )
 
     def check(self) -> None:
         """Raises UsageError where this cell cannot run at all."""
@@ -116,21 +120,24 @@ class Cell:
         if kept and not progress.quiet:
             progress.note(f"{choice.spec}: {len(kept)} of {len(self.documents)} documents are kept")
         tokens = self.documents.total_tokens
-        tokens -= sum(len(self.documents[index].token_ids) for index in kept)
+        tokens -= int(self.documents.lengths[list(kept)].sum())
         progress.start_method(choice.spec, len(self.documents) - len(kept), tokens)
         notes = [SINKS_NOTE] if self.evicts_sinks else []
+        if self.suite.compile == "on" and self.protocol.context_mode == "cache":
+            notes.append(CACHE_NOTE)
         valid, broken_rules = _validity(choice)
         if broken_rules:
             notes.append(f"NOT VALID: `tta-bench check` fails at {', '.join(broken_rules)}.")
         for note in notes:
             progress.note(f"{choice.spec}: {note}")
         weights = _weight_sums(self.model)
+        measurement = Measurement(self, choice, writer, progress, debug)
         try:
-            summary = self._measure(choice, writer, progress, debug)
+            summary = measurement.run()
         except (Exception, SystemExit) as error:  # a method is foreign code: it may raise anything
             if debug or _concerns_storage(error):
                 raise
-            summary = self._broken(writer, error)
+            summary = measurement.broken(error)
             progress.note(f"{choice.spec}: {summary['reason']}")
         if not torch.equal(weights, _weight_sums(self.model)):
             summary |= {"status": "error", "reason": WEIGHTS_CHANGED}
@@ -139,132 +146,6 @@ class Cell:
         progress.end_method(summary["status"])
         if summary["reason"] == WEIGHTS_CHANGED:
             raise MethodError(f"{choice.spec} changed the model's shared weights; {WEIGHTS_HINT}")
-
-    def _broken(self, writer: RunWriter, error: BaseException) -> dict[str, Any]:
-        """A method that failed before its first step: rows for the documents it would have read."""
-        status, reason = failure(error)
-        pending = [index for index in range(len(self.documents)) if index not in writer.kept]
-        for index in pending[: self.lanes]:
-            document = self.documents[index]
-            writer.append(*self._row(DocumentResult(index, document, status, reason)))
-        return {"status": status, "reason": reason}
-
-    def _measure(
-        self, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool
-    ) -> dict[str, Any]:
-        torch.manual_seed(self.suite.seed)
-        started = perf_counter()
-        method = choice.cls(self.model, choice.params, self.lanes)
-        set_up_seconds = perf_counter() - started
-        engine = Engine(method, self.protocol, self.prefix_id, debug)
-        report = check_flops(method, self._full_step(), choice.name, CHECKED_STEPS)
-        for warning in report.warnings:
-            progress.note(warning)
-        engine.warm_up(self._full_step())
-        memory = PeakMemory(self.model.device)
-        memory.start()
-        shapes: Counter[StepShape] = Counter()
-        outcomes: Counter[str] = Counter()
-        reason = None
-        for row in writer.kept.values():
-            outcomes[row.status] += 1
-            if row.status == "done":
-                shapes.update(self._shapes(self.documents[row.index]))
-            elif row.status in FAILED:
-                reason = row.reason
-        pending = [index for index in range(len(self.documents)) if index not in writer.kept]
-        ended = 0
-        results = engine.run(
-            (self.documents[index] for index in pending),
-            lambda tokens, nll: progress.update(tokens, nll, ended),
-        )
-        for result in results:
-            writer.append(*self._row(dataclasses.replace(result, index=pending[result.index])))
-            outcomes[result.status] += 1
-            ended += 1
-            if result.status == "done":
-                shapes.update(self._shapes(result.document))
-            elif result.status != "skipped":
-                reason = result.reason
-                progress.note(f"{choice.spec}, {result.document.key}: {reason}")
-            progress.update(0, 0.0, ended)
-        status = next((word for word in ("oom", "error") if outcomes[word]), "complete")
-        if status == "complete" and not outcomes["done"]:
-            status = "diverged" if outcomes["diverged"] else "error"
-            reason = reason or "no document could be read"
-        peak = memory.stop()
-        time = engine.timer.summary()
-        return {
-            "status": status,
-            "reason": reason if status != "complete" else None,
-            "lanes": self.lanes,
-            "seconds": time.total_seconds,
-            "timed_tokens": time.tokens,
-            "tokens_per_second": time.tokens_per_second,
-            "step_seconds_median": time.median_seconds,
-            "step_seconds_p90": time.p90_seconds,
-            "step_tokens_median": time.median_tokens,
-            "peak_allocated_bytes": peak.allocated_bytes,
-            "peak_reserved_bytes": peak.reserved_bytes,
-            "peak_process_bytes": peak.process_bytes,
-            "state_bytes_per_lane": method.state_bytes(),
-            "offline_flops": method.offline_flops,
-            "offline_seconds": _offline_seconds(method, set_up_seconds),
-            **_flops(method, report, shapes),
-        }
-
-    def _row(self, result: DocumentResult) -> tuple[Row, Any]:
-        document, nll = result.document, result.nll
-        tokens = 0 if nll is None else len(nll)
-        # Where a protocol leaves tokens out, no one can say which bytes the others cover.
-        whole = tokens == len(document.token_ids)
-        row = Row(
-            key=document.key,
-            index=result.index,
-            status=result.status,
-            tokens=tokens,
-            bytes=document.n_bytes if whole else 0,
-            words=document.n_words if whole else 0,
-            seconds=result.seconds,
-            sha256=document.sha256,
-            reason=result.reason,
-        )
-        return row, nll
-
-    def _full_step(self) -> StepShape:
-        """The widest step this cell takes, in steady state."""
-        longest = self.documents.max_tokens_per_document
-        past = self.protocol.context if self.protocol.context_mode == "cache" else 0
-        return StepShape(
-            inputs=min(self.protocol.inputs_per_window, longest),
-            scored=min(self.protocol.scored_per_window, longest),
-            past=min(past, max(longest - self.protocol.chunk, 0)),
-        )
-
-    def _shapes(self, document: TokenizedDocument) -> list[StepShape]:
-        prefixed = self.protocol.uses_prefix and self.prefix_id is not None
-        length = len(document.token_ids) + prefixed
-        cached = self.protocol.context if self.protocol.context_mode == "cache" else 0
-        return [
-            StepShape(
-                span.stop - span.start,
-                span.scored,
-                min(cached, span.start),
-                span.stop - span.scored,
-            )
-            for span in self.protocol.plan(length)
-        ]
-
-    def _choose_lanes(self) -> int:
-        wanted = self.suite.lanes
-        if wanted != "auto" and not re.fullmatch("[1-9][0-9]{0,8}", wanted):
-            raise UsageError(f"--lanes must be auto or a number from 1, not '{wanted}'.")
-        if self.protocol.reset == "never":
-            if wanted not in ("auto", "1"):
-                raise UsageError("--reset never reads documents one after another: use --lanes 1.")
-            return 1
-        most = CUDA_LANES if self.model.device.type == "cuda" else 1
-        return min(most if wanted == "auto" else int(wanted), len(self.documents))
 
     def _partial(self) -> dict[str, Any]:
         cuts = [
@@ -311,42 +192,6 @@ class Cell:
             config=dataclasses.asdict(self.suite),
             torch=torch,
         )
-
-
-def _offline_seconds(method: Method, set_up_seconds: float) -> float | None:
-    if not method.offline_flops:
-        return None
-    return set_up_seconds if method.offline_seconds is None else method.offline_seconds
-
-
-def _flops(method: Method, report: FlopReport, shapes: Counter[StepShape]) -> dict[str, Any]:
-    """FLOPs per scored token over the steps that were taken, and the check at the widest step."""
-    tokens = sum(shape.scored * times for shape, times in shapes.items())
-    per_token: float | None = None
-    if tokens and report.flops is not None:
-        own: Callable[[StepShape], float | None] = method.flops
-        extra = 0.0
-        if report.analytic is None:
-            # No formula: the model's own, and what was counted beyond it at the widest step.
-            own = method.model.cost.forward
-            extra = (report.flops - own(report.shape)) / report.shape.scored
-        per_token = extra + sum((own(s) or 0.0) * times for s, times in shapes.items()) / tokens
-    seen = report.seen
-    return {
-        "flops_per_token": per_token,
-        "flops_per_token_counted": None if seen is None else seen / report.shape.scored,
-        "flops_check": {
-            "inputs": report.shape.inputs,
-            "scored": report.shape.scored,
-            "past": report.shape.past,
-            "analytic": report.analytic,
-            "counted": report.counted,
-            "invisible": report.invisible,
-            "blind_ops": list(report.blind_ops),
-        },
-        "flops_agree": report.agrees,
-        "flops_note": " ".join(report.warnings) or None,
-    }
 
 
 def _concerns_storage(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from tta_bench.model.cache import LaneCache
 from tta_bench.model.compilation import compiled
 from tta_bench.protocol import Protocol, Span
 from tta_bench.scores import as_scores, row_losses, token_nll
-from tta_bench.streams import Step, Stream, collate, open_stream
+from tta_bench.streams import Step, Stream, collate, full_step, open_stream
 
 if TYPE_CHECKING:
     from tta_bench.documents import TokenizedDocument
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from tta_bench.window import Window
 
 MIN_TOKENS = 2
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What a RuntimeError says where it means that memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,11 @@ class Engine:
         debug: let an exception of the method through instead of ending the run with a row.
         compile: run the model, the loss and what the method offers through `torch.compile`, and
             the whole step as a CUDA graph where the method allows it. It takes effect in
-            `warm_up`, so that FLOPs can be counted before.
+            `warm_up`, so that FLOPs can be counted before. It asks for `fixed`.
+        fixed: pad every window to the protocol's full width, so that all steps have one shape, as
+            compiled code wants it; the numbers are the same.
+        longest: tokens of the longest document, beyond which `fixed` does not pad; None if it is
+            not known.
     """
 
     def __init__(
@@ -62,7 +73,10 @@ class Engine:
         protocol: Protocol,
         prefix_id: int | None,
         debug: bool = False,
+        *,
         compile: bool = False,
+        fixed: bool = False,
+        longest: int | None = None,
     ):
         self.method = method
         self.protocol = protocol
@@ -76,6 +90,9 @@ class Engine:
         self.past: LaneCache | None = None
         if protocol.context_mode == "cache":
             self.past = LaneCache(method.lanes, protocol.context, self.device)
+        # Padding that is read into a carried cache must be forgotten before the lane reads on.
+        carried = self.past is not None and protocol.reset == "never"
+        self._least = full_step(protocol, longest) if (fixed or compile) and not carried else None
 
     def warm_up(self, shape: StepShape) -> None:
         """One step of this shape on synthetic tokens, so that no document pays for set-up."""
@@ -90,7 +107,7 @@ class Engine:
         parts: list[tuple[Stream, Span] | None] = [
             (_synthetic(row.numpy()), span) for row in tokens
         ]
-        step = collate(parts, self.device, self.past)
+        step = self._collate(parts)
         self._score_and_adapt(step)
         if self.compile and self.method.graphs and self.past is None and self.device.type == "cuda":
             self.graph = StepGraph(self._work, step)
@@ -126,7 +143,7 @@ class Engine:
             started = True
             parts = [None if stream is None else (stream, next(stream.spans)) for stream in lanes]
             try:
-                nll = self._score_and_adapt(collate(parts, self.device, self.past))
+                nll = self._score_and_adapt(self._collate(parts))
             except Exception as error:  # a method is foreign code: whatever it raises is its row
                 if self.debug:
                     raise
@@ -149,6 +166,9 @@ class Engine:
                 return stream
             yield DocumentResult(index, document, "skipped", reason)
         return None
+
+    def _collate(self, parts: list[tuple[Stream, Span] | None]) -> Step:
+        return collate(parts, self.device, self.past, self._least)
 
     def _score_and_adapt(self, step: Step) -> Tensor:
         """[B, C] float32 losses of one step, on the CPU."""
@@ -213,7 +233,7 @@ class Engine:
 def failure(error: BaseException) -> tuple[str, str]:
     """Status and reason of a method that raised."""
     out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     )
     reason = str(error).split("\n")[0]
     if not isinstance(error, BenchError):

@@ -105,7 +105,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "context_mode": protocol.get("context_mode"),
         "dtype": manifest.get("dtype"),
         "device": device_name(run),
-        "lanes": _count(manifest.get("lanes")),
+        "lanes": run.lanes,
         "seed": _count(section(manifest, "seeds").get("torch")),
         **{name: run.cost(name.removeprefix("run_")) for name in _COSTS},
     }

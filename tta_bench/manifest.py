@@ -55,7 +55,7 @@ def build_manifest(
     prefix_id: int | None,
     dtype: str,
     device: str,
-    lanes: int,
+    lanes: int | None,
     seeds: Mapping[str, int],
     config: Mapping[str, Any],
     deterministic: bool = False,
@@ -74,7 +74,8 @@ def build_manifest(
         prefix_id: the id of the prefix token in use, None if there is none.
         dtype: of the model's weights, such as `float32`.
         device: as PyTorch names it, such as `cuda:0`.
-        lanes: slots of the batch; no number depends on it.
+        lanes: slots of the batch that were asked for, None where they are as many as fit into
+            memory (the summary says how many there were); no number depends on it.
         seeds: by what they seed.
         config: the fully resolved configuration of the command.
         deterministic: whether PyTorch was held to deterministic algorithms. Like the device it is

@@ -182,7 +182,8 @@ def compare_runs(then: Run, now: Run, notes: tuple[str, ...] = ()) -> Comparison
     if not wanted:
         raise BenchError(f"{then.path} has no document that could be compared; nothing was shown.")
     documents = tuple(_document(then, row, now, again.get(row.index), tolerance) for row in wanted)
-    environment = tuple(_environment(then.manifest, now.manifest))
+    manifests = [run.manifest | {"lanes": run.lanes} for run in (then, now)]
+    environment = tuple(_environment(*manifests))
     texts = tuple(_texts(wanted, again))
     reason = _why_not_exact(then, now, environment)
     return Comparison(
@@ -273,6 +274,8 @@ def _why_not_exact(then: Run, now: Run, environment: tuple[Difference, ...]) -> 
         return f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''}"
     if len({json.dumps([s.get(name) for name in _SESSION]) for s in then.sessions}) > 1:
         return "the run was taken up in other surroundings"
+    if any(run.manifest.get("lanes") not in (None, run.lanes) for run in (then, now)):
+        return "not all documents were read with the same number of lanes"
     if not section(then.manifest, "platform").get("threads"):
         return "the run does not say how many threads it had"
     return None

@@ -118,7 +118,6 @@ def suite_of(stored: Run, limit: int | None = None) -> Suite:
     manifest, what = stored.manifest, f"the manifest of {stored.path}"
     dataset = manifest["dataset"]
     protocol = {k: v for k, v in manifest["protocol"].items() if k != "prefix_id" and v is not None}
-    lanes = manifest.get("lanes")
     raw: dict[str, Any] = {
         "models": [_model_spec(manifest["model"])],
         "datasets": [dataset.get("spec")],
@@ -127,7 +126,7 @@ def suite_of(stored: Run, limit: int | None = None) -> Suite:
         "min_tokens": dataset.get("min_tokens") or 0,
         "text_column": section(manifest, "config").get("text_column"),
         "dtype": manifest.get("dtype"),
-        "lanes": "auto" if lanes is None else lanes,
+        "lanes": str(stored.lanes or "auto"),
         "seed": section(manifest, "seeds").get("torch") or 0,
         "deterministic": manifest.get("deterministic") or False,
         **{name: dataset.get(name) for name in _LIMITS},

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.method import StepShape
 from tta_bench.protocol import Protocol, Span
 from tta_bench.window import Window
 
@@ -71,6 +72,23 @@ def open_stream(
     return Stream(index, document, sequence, protocol.plan(len(sequence)), planned)
 
 
+def full_step(protocol: Protocol, longest: int | None = None) -> StepShape:
+    """The widest step of a protocol, in steady state.
+
+    Args:
+        longest: tokens of the longest document; None if it is not known.
+    """
+    inputs, scored = protocol.inputs_per_window, protocol.scored_per_window
+    past = protocol.context if protocol.context_mode == "cache" else 0
+    if longest is None:
+        return StepShape(inputs, scored, past)
+    return StepShape(
+        inputs=min(inputs, longest),
+        scored=min(scored, longest),
+        past=min(past, max(longest - protocol.chunk, 0)),
+    )
+
+
 @dataclass
 class Step:
     """What one step reads, the targets that only the engine and `adapt` may see, their number."""
@@ -81,13 +99,27 @@ class Step:
 
 
 def collate(
-    parts: list[tuple[Stream, Span] | None], device: torch.device, past: LaneCache | None
+    parts: list[tuple[Stream, Span] | None],
+    device: torch.device,
+    past: LaneCache | None,
+    least: StepShape | None = None,
 ) -> Step:
-    """Right-pads the lanes' windows into one batch; None is an idle lane."""
+    """Right-pads the lanes' windows into one batch.
+
+    Args:
+        parts: what each lane reads; None is an idle lane.
+        device: where it is read.
+        past: carried keys and values, or None.
+        least: inputs and predictions that the batch has room for even if no lane needs it; None:
+            it is as wide as the widest lane.
+    """
     lengths = [0 if part is None else part[1].stop - part[1].start for part in parts]
     scored = [0 if part is None else part[1].scored for part in parts]
-    inputs = np.zeros((len(parts), max(lengths)), dtype=np.int64)
-    targets = np.zeros((len(parts), max(scored)), dtype=np.int64)
+    width, columns = max(lengths), max(scored)
+    if least is not None:
+        width, columns = max(width, least.inputs), max(columns, least.scored)
+    inputs = np.zeros((len(parts), width), dtype=np.int64)
+    targets = np.zeros((len(parts), columns), dtype=np.int64)
     for lane, part in enumerate(parts):
         if part is not None:
             stream, span = part
@@ -95,10 +127,17 @@ def collate(
             first = span.stop - span.scored + 1
             targets[lane, : scored[lane]] = stream.sequence[first : span.stop + 1]
     window = Window(
-        input_ids=torch.from_numpy(inputs).to(device),
-        lengths=torch.tensor(lengths, device=device),
-        scored=torch.tensor(scored, device=device),
-        chunk_size=max(scored),
+        input_ids=_moved(torch.from_numpy(inputs), device),
+        lengths=_moved(torch.tensor(lengths), device),
+        scored=_moved(torch.tensor(scored), device),
+        chunk_size=columns,
         past=past,
     )
-    return Step(window, torch.from_numpy(targets).to(device), sum(scored))
+    return Step(window, _moved(torch.from_numpy(targets), device), sum(scored))
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -24,7 +24,7 @@ class Window:
         input_ids: [B, L] int64, padded on the right with 0.
         lengths: [B] int64, valid inputs of each lane; 0 for a lane that is idle.
         scored: [B] int64, scored predictions of each lane.
-        chunk_size: C, the largest entry of `scored`.
+        chunk_size: C, the columns of the chunk; at least the largest entry of `scored`.
         past: keys and values carried in from before the window, or None.
     """
 

@@ -140,6 +140,13 @@ def evaluate(
         str | None,
         typer.Option(help="Documents read side by side, or auto.", rich_help_panel=MACHINE),
     ] = None,
+    compile: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(
+            help="Compile model and methods; auto: on a GPU, where the run is long enough.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     deterministic: Annotated[
         bool | None,
         typer.Option(
@@ -208,6 +215,7 @@ def evaluate(
             "dtype": dtype,
             "device": device,
             "lanes": lanes,
+            "compile": compile,
             "seed": seed,
             "deterministic": deterministic,
         },

@@ -75,9 +75,7 @@ def speed(
     ] = "auto",
     compile: Annotated[
         Literal["off", "on", "auto"],
-        typer.Option(
-            help="Run the model's body under torch.compile; auto: on cuda.", rich_help_panel=MACHINE
-        ),
+        typer.Option(help="Compile model and methods; auto: on cuda.", rich_help_panel=MACHINE),
     ] = "auto",
     profile: Annotated[
         Path | None,
@@ -140,10 +138,10 @@ def speed(
         chunk=chunk or default_chunk(loaded.device),
         steps=steps,
         prefix_id=prefix_id("auto", loaded.tokenizer, loaded.vocab_size),
+        compile=compile == "on" or (compile == "auto" and loaded.device.type == "cuda"),
     )
     check_length(loaded, plan.chunk)
     choices = choose_methods(method or default_methods(loaded))
-    _compile(loaded, compile)
     _run(loaded, plan, choices, compile, profile, name, results, as_json, quiet)
 
 
@@ -159,11 +157,6 @@ def _load(spec: str, dtype: str, device: str) -> LanguageModel:
         raise ModelError(
             f"{spec} does not fit into the device's memory; choose a smaller model or --dtype."
         ) from error
-
-
-def _compile(model: Any, compile: str) -> None:
-    """Sets whether the model's body runs compiled."""
-    model.compiled = compile == "on" or (compile == "auto" and model.device.type == "cuda")
 
 
 def _run(

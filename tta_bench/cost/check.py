@@ -67,6 +67,17 @@ class SyntheticStream:
         return Window(ids, whole * inputs, whole * scored, scored, self._past)
 
 
+def take_step(method: Method, stream: SyntheticStream) -> None:
+    """Score, loss and adapt of the stream's next window, in all lanes."""
+    window, targets = stream.window()
+    with torch.set_grad_enabled(method.gradients):
+        wanted = (*targets.shape, method.model.vocab_size)
+        scores = as_scores(method.score(window), wanted)
+        nll = token_nll(scores, targets, window.mask, method.gradients)
+        method.adapt(window, targets, nll)
+    stream.advance()
+
+
 def measure_step(method: Method, shape: StepShape, seed: int = 0, steps: int = 1) -> Counted:
     """Counts one lane's score, loss and adapt in one step, the mean of the first `steps` steps.
 
@@ -77,13 +88,7 @@ def measure_step(method: Method, shape: StepShape, seed: int = 0, steps: int = 1
 
     def run() -> None:
         for _ in range(steps):
-            window, targets = stream.window()
-            with torch.set_grad_enabled(method.gradients):
-                wanted = (*targets.shape, method.model.vocab_size)
-                scores = as_scores(method.score(window), wanted)
-                nll = token_nll(scores, targets, window.mask, method.gradients)
-                method.adapt(window, targets, nll)
-            stream.advance()
+            take_step(method, stream)
 
     _reset(method)
     try:

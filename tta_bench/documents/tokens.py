@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tta_bench.documents.cache import Totals, open_cache, write_cache
 from tta_bench.documents.cut import cut_to_characters
@@ -22,6 +22,10 @@ from tta_bench.documents.packages import cache_folder
 from tta_bench.documents.sources import Source, open_source, read_documents
 from tta_bench.documents.textfile import file_digest
 from tta_bench.errors import DocumentError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _VERSION = 1  # of everything between a document and its tokens: a change of it empties the cache
 
@@ -66,6 +70,15 @@ class TokenizedDataset:
     def max_tokens_per_document(self) -> int:
         """The length of the longest document."""
         return self._totals.longest
+
+    @property
+    def lengths(self) -> NDArray[np.integer]:
+        """[documents] tokens of each document."""
+        import pyarrow.compute as pc
+
+        ids = self._rows.data.column("token_ids")
+        lengths: NDArray[np.integer] = pc.list_value_length(ids).to_numpy()
+        return lengths
 
     def __len__(self) -> int:
         return len(self._rows)

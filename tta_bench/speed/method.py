@@ -54,12 +54,17 @@ def run_method(
         MethodError: a loss was not finite, so that its lane fell idle and steps were not full.
     """
     torch.manual_seed(SEED)
+    model.compiled = False  # until FLOPs are counted: the counter does not see into graphs
     started = time.perf_counter()
     method = choice.cls(model, choice.params, lanes)
     synchronise(model.device)
     set_up = time.perf_counter() - started
     protocol = Protocol(chunk=plan.chunk)
-    engine = _TimedEngine(method, protocol, plan.prefix_id, debug=True)
+    engine = _TimedEngine(method, protocol, plan.prefix_id, debug=True, compile=plan.compile)
+    flops_per_token = _flops_per_token(method, choice.name, plan)
+    memory = PeakMemory(model.device)
+    if model.device.type == "cuda":
+        memory.start()  # what a captured step needs, it takes while it is captured
     shape = StepShape(plan.chunk, plan.chunk, 0)
     started = time.perf_counter()
     engine.warm_up(shape)
@@ -68,8 +73,8 @@ def run_method(
 
     steps = WARM_UP_STEPS + plan.steps
     documents = synthetic_documents(plan, lanes, steps, model.vocab_size)
-    memory = PeakMemory(model.device)
-    memory.start()
+    if model.device.type != "cuda":
+        memory.start()
     engine.reset_seconds = 0.0
     started = time.perf_counter()
     for result in engine.run(documents):
@@ -84,7 +89,7 @@ def run_method(
         on_profile(profiled_step(engine, short))
     return Measured(
         step_seconds=seconds[WARM_UP_STEPS:],
-        flops_per_token=_flops_per_token(method, choice.name, plan),
+        flops_per_token=flops_per_token,
         peak=peak,
         set_up_seconds=set_up,
         warm_up_seconds=warm_up,

@@ -30,12 +30,14 @@ class SpeedPlan:
         chunk: tokens scored in a step of one lane.
         steps: steps timed.
         prefix_id: the token before each document, or None.
+        compile: whether methods run compiled.
     """
 
     lanes: int
     chunk: int
     steps: int
     prefix_id: int | None
+    compile: bool
 
 
 def default_lanes(device: torch.device) -> int:

@@ -89,6 +89,14 @@ class Run:
         notes = self.summary.get("notes")
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
+    @property
+    def lanes(self) -> int | None:
+        """Documents read side by side: as they were, else as asked for; None if not known."""
+        for lanes in (self.summary.get("lanes"), self.manifest.get("lanes")):
+            if isinstance(lanes, int) and not isinstance(lanes, bool) and 0 < lanes < 2**63:
+                return lanes
+        return None
+
     def cost(self, name: str) -> float | None:
         """A figure of the summary; None if it is not known."""
         return self.summary.get(name)

@@ -39,7 +39,10 @@ def start_of(number: int, manifest: Mapping[str, Any], time: str | None = None) 
 def end_of(
     number: int, summary: Mapping[str, Any], rows: Iterable[Row], time: str | None = None
 ) -> dict[str, Any]:
-    """The line of a session that ends: how, and what it cost. Its rows tell what it does not."""
+    """The line of a session that ends: how, and what it cost. Its rows tell what it does not.
+
+    The lanes are named where they are known, since fewer than at its start may have ended it.
+    """
     mine = [row for row in rows if row.session == number]
     seconds, tokens = summary.get("seconds"), summary.get("timed_tokens")
     return {
@@ -51,6 +54,7 @@ def end_of(
         "seconds": sum(row.seconds for row in mine) if seconds is None else seconds,
         "tokens": sum(row.tokens for row in mine) if tokens is None else tokens,
         **{name: summary.get(name) for name in (*_PEAKS, *_STEPS)},
+        **({"lanes": summary["lanes"]} if summary.get("lanes") else {}),
     }
 
 

@@ -100,7 +100,7 @@ def protocol_note(runs: Sequence[Run]) -> str:
     reset = protocol.get("reset")
     parts.append("never reset" if reset == "never" else f"reset at each {reset or DASH}")
     parts.append(listed(str(run.manifest.get("dtype", DASH)) for run in runs))
-    lanes = listed(str(run.manifest.get("lanes", DASH)) for run in runs)
+    lanes = listed(str(run.lanes or DASH) for run in runs)
     parts.append(f"{lanes} lane" if lanes == "1" else f"{lanes} lanes")
     parts.append(_hardware(runs))
     return ", ".join(parts)

@@ -124,7 +124,7 @@ def _row(run: Run, baseline: Run | None, name: str = BASELINE) -> dict[str, Any]
         "bits_per_byte": figures.bits_per_byte if figures else None,
         **_difference(run, baseline, name),
         **{name: run.summary.get(name) for name in ("flops_agree", "flops_note", *COSTS)},
-        "lanes": manifest.get("lanes"),
+        "lanes": run.lanes,
         "flops_x_none": _ratio(run, baseline, "flops_per_token"),
         "key": manifest["key"],
         "run": run.path.as_posix(),

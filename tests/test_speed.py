@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from click.testing import Result
 from conftest import PREFIX, tiny_model
+from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
@@ -21,7 +23,7 @@ from tta_bench.speed.documents import synthetic_documents, synthetic_tokens
 from tta_bench.speed.figures import goals, with_ratios
 from tta_bench.speed.matrix_rate import matrix_rate
 from tta_bench.speed.plan import SpeedPlan, default_methods
-from tta_bench.speed.profile import category, idle_share
+from tta_bench.speed.profile import category, gpu_spans, idle_share, times_of
 from tta_bench.speed.reference import eager_loop
 from tta_bench.speed.store import FILE, read_speed, write_speed
 
@@ -382,6 +384,27 @@ def test_every_method_has_a_profile(home: Path, stored: Result) -> None:
 )
 def test_kernels_fall_into_categories(name: str, kind: str) -> None:
     assert category(name) == kind
+
+
+def test_a_profile_of_a_gpu_is_of_its_kernels_alone() -> None:
+    def event(name: str, kind: str, start: float, end: float) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=name,
+            device_type=DeviceType.CPU if kind == "call" else DeviceType.CUDA,
+            is_user_annotation=kind == "annotation",
+            time_range=SimpleNamespace(start=start, end=end),
+        )
+
+    events = [
+        event("aten::mm", "call", 0, 9),
+        event("nvjet_x", "kernel", 0, 10),
+        event("Optimizer.step", "annotation", 0, 50),
+        event("triton_poi", "kernel", 20, 30),
+        event("triton_poi", "kernel", 30, 35),
+    ]
+    spans = gpu_spans(SimpleNamespace(events=lambda: events))
+    assert [name for name, _, _ in spans] == ["nvjet_x", "triton_poi", "triton_poi"]
+    assert times_of(spans) == {"nvjet_x": (10.0, 1), "triton_poi": (15.0, 2)}
 
 
 def test_the_gpu_is_idle_where_no_kernel_runs() -> None:

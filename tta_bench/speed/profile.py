@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 if TYPE_CHECKING:
@@ -63,22 +63,21 @@ def profiled_step(engine: Engine, documents: Sequence[TokenizedDocument]) -> str
 
     for _ in engine.run(documents, on_step):
         pass
-    spans = _gpu_spans(profiler) if on_gpu else []
-    times = _times(spans) if on_gpu else _cpu_times(profiler)
+    spans = gpu_spans(profiler) if on_gpu else []
+    times = times_of(spans) if on_gpu else _cpu_times(profiler)
     return _page(times, spans)
 
 
-def _gpu_spans(profiler: Any) -> list[tuple[str, float, float]]:
+def gpu_spans(profiler: Any) -> list[tuple[str, float, float]]:
     """(name, start, end) in microseconds of all that ran on the GPU."""
-    cuda = torch.autograd.DeviceType.CUDA
     return [
         (event.name, event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == cuda and not getattr(event, "is_user_annotation", False)
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
     ]
 
 
-def _times(spans: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, int]]:
+def times_of(spans: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, int]]:
     """Microseconds and launches by name."""
     seconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()

@@ -11,6 +11,7 @@ from tta_bench.documents import TokenizedDocument
 from tta_bench.engine import Engine
 from tta_bench.protocol import Protocol
 from tta_bench.scores import DenseLogits, token_nll
+from tta_bench.streams import full_step
 
 
 def reference_nll(model, ids, chunk, context):
@@ -65,6 +66,87 @@ def test_lanes_are_strangers(llama, documents, name, mode):
     for key, losses in alone.items():
         np.testing.assert_allclose(together[key], losses, atol=1e-5)
         np.testing.assert_allclose(reordered[key], losses, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("subset", ["all", "mlp", "lora", "last-1"])
+def test_lanes_with_weights_of_their_own_are_strangers(llama, documents, subset, optimizer):
+    params = {"subset": subset, "optimizer": optimizer}
+    alone = run_method(make_method(llama, "dynamic-eval", **params), documents)
+    for lanes in (1, 2, 3):
+        method = make_method(llama, "dynamic-eval", lanes=lanes, **params)
+        reordered = run_method(method, documents[::-1])
+        for key, losses in alone.items():
+            np.testing.assert_allclose(reordered[key], losses, atol=1e-5)
+
+
+FIXED = [*METHODS, "window"]
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("mode", ["none", "recompute", "cache"])
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_windows_of_one_shape_give_the_same_numbers(llama, documents, name, mode, lanes):
+    """Chunks of 64: documents that end in mid chunk, and all but one are shorter than a chunk."""
+    if name == "window" and mode != "none":
+        pytest.skip("it provides its own context")
+    for chunk in (16, 64):
+        protocol = Protocol(chunk=chunk, context=16 * (mode != "none"), context_mode=mode)
+        params = {"context": 24} if name == "window" else {}
+        tight = run_method(make_method(llama, name, lanes, **params), documents, protocol)
+        for longest in (None, 64):
+            method = make_method(llama, name, lanes, **params)
+            shapes = set()
+            engine = Engine(method, protocol, PREFIX, debug=True, fixed=True, longest=longest)
+            score = method.score
+
+            def seen(window, score=score, shapes=shapes):
+                shapes.add((tuple(window.input_ids.shape), tuple(window.mask.shape)))
+                return score(window)
+
+            method.score = seen
+            engine.warm_up(full_step(protocol, longest))
+            found = {result.document.key: result.nll for result in engine.run(documents)}
+            width = protocol.inputs_per_window if longest is None else min(64, chunk + 16)
+            if mode != "recompute":
+                width = chunk
+            assert shapes == {((lanes, width), (lanes, chunk))}
+            for key, losses in tight.items():
+                np.testing.assert_allclose(found[key], losses, atol=1e-5)
+
+
+def test_one_shape_with_columns_that_no_lane_scores_slice_by_slice(llama, documents, monkeypatch):
+    from tta_bench import scores
+
+    protocol = Protocol(chunk=64)
+    tight = run_method(make_method(llama, "dynamic-eval", lanes=2), documents[1:], protocol)
+    monkeypatch.setattr(scores, "SLICE_BYTES", 2 * VOCAB * 4 * 5)
+    method = make_method(llama, "dynamic-eval", lanes=2)
+    engine = Engine(method, protocol, PREFIX, debug=True, fixed=True)
+    for result in engine.run(documents[1:]):
+        np.testing.assert_allclose(result.nll, tight[result.document.key], atol=1e-5)
+
+
+def test_one_shape_where_a_cache_is_never_reset(llama, documents):
+    protocol = Protocol(chunk=16, context=16, context_mode="cache", reset="never")
+    tight = run_method(make_method(llama, "none"), documents, protocol)
+    engine = Engine(make_method(llama, "none"), protocol, PREFIX, debug=True, fixed=True)
+    for result in engine.run(documents):
+        np.testing.assert_array_equal(result.nll, tight[result.document.key])
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_padding_never_reaches_positions_that_a_model_has_not(fixed):
+    """A lane that ends at the last position, beside one whose window is wider."""
+    model = tiny_model("gpt2")
+    texts = [random_document("long", 250, 1), random_document("late", 300 - 50, 2)]
+    protocol = Protocol(chunk=100, context=256, context_mode="cache")
+    alone = run_method(make_method(model, "none"), texts, protocol)
+    short = random_document("short", 100, 3)
+    engine = Engine(make_method(model, "none", lanes=2), protocol, PREFIX, True, fixed=fixed)
+    found = {r.document.key: r.nll for r in engine.run([texts[0], short, texts[1]])}
+    for key, losses in alone.items():
+        np.testing.assert_allclose(found[key], losses, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -76,9 +76,13 @@ class LaneCache:
         mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
         return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
-    def position_ids(self, width: int) -> Tensor:
-        """[B, L] absolute positions of the window's inputs."""
-        return self.positions[:, None] + torch.arange(width, device=self.positions.device)[None, :]
+    def position_ids(self, width: int, lengths: Tensor) -> Tensor:
+        """[B, L] absolute positions of the window's inputs, `lengths` [B] of them valid.
+
+        Padding has position 0: right of a document's end there may be none that the model knows.
+        """
+        columns = torch.arange(width, device=self.positions.device)[None, :]
+        return torch.where(columns < lengths[:, None], self.positions[:, None] + columns, 0)
 
     def stage(self, cache: DynamicCache) -> None:
         """Keeps the extended keys and values of a forward pass until `commit`."""

@@ -253,7 +253,7 @@ class LanguageModel:
             use_cache=True,
             past_key_values=past.to_transformers(),
             attention_mask=self._cache_mask(past, ids.shape[1]),
-            position_ids=past.position_ids(ids.shape[1]),
+            position_ids=past.position_ids(ids.shape[1], window.lengths),
         )
         past.stage(cache)
         return output

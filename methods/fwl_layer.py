@@ -163,7 +163,7 @@ class FastWeightLayer(nn.Module):
         d2 = (v - mean - slow.u * along) * slow.inverse_sigma
         values = {}
         if self.first_is_fast:
-            values["first"] = (d2 @ self.w2.mT) * 2 * slow.z1.relu()
+            values["first"] = (2 * d2) @ self.w2.mT * slow.z1.relu()
         if "w2" in self.log_steps or "b2" in self.log_steps:
             values["second"] = d2
         if "alpha" in self.log_steps:
@@ -302,20 +302,21 @@ class FastWeightLayer(nn.Module):
         """
         length = queries.shape[1]
         inside: Tensor | float = 0.0
-        total: Tensor | float = 0.0
         if kernel in self.log_steps:
             keys = writes.keys[kernel]
             kept = self._inside(kernel, length, keys.shape[1])
             inside = torch.bmm(queries, keys.mT) * kept
-            if not folded:
-                total = total + self._held(kernel, queries, state)
         if bias in self.log_steps:
-            count = writes.of(bias).shape[1]
-            inside = inside + self._inside(bias, length, count)
-            total = total + self._held_vector(bias, length, state)
-        if isinstance(inside, Tensor):
-            values = writes.of(kernel)
-            total = total + inside.expand(len(values), -1, -1).to(values.dtype) @ values
+            inside = inside + self._inside(bias, length, writes.of(bias).shape[1])
+        if not isinstance(inside, Tensor):
+            return 0.0
+        values = writes.of(kernel)
+        total = inside.expand(len(values), -1, -1).to(values.dtype) @ values
+        if kernel in self.log_steps and not folded:
+            found = torch.bmm(queries, state[kernel].to(queries.dtype))
+            total = self._plus_held(kernel, total, found.unflatten(2, (self.rates, -1)))
+        if bias in self.log_steps:
+            total = self._plus_held(bias, total, state[bias][:, None])
         return total
 
     def _vector_step(self, name: str, length: int, writes: Writes, state: State) -> Tensor | float:
@@ -329,30 +330,19 @@ class FastWeightLayer(nn.Module):
         else:
             before = F.pad(values, (0, 0, 1, 0)).cumsum(1)[:, :length]
             inside = before * self.log_steps[name].exp()
-        return inside + self._held_vector(name, length, state)
+        return self._plus_held(name, inside, state[name][:, None])
 
     def _inside(self, name: str, length: int, count: int) -> Tensor:
         """[T, count]: what position t still has of the step that s wrote; 0 unless s < t."""
         return inside_chunk(self.log_steps[name], self._lives(name), length, count)
 
-    def _held(self, name: str, queries: Tensor, state: State) -> Tensor:
-        """What the kernel's state gives to each query: [B, T, out]."""
-        steps = self.log_steps[name].exp()
-        found = torch.bmm(queries, state[name].to(queries.dtype))
-        share = left(self._lives(name), torch.arange(queries.shape[1], device=queries.device))
-        if share is None:
-            return found * steps
-        scale = (share * steps).to(found.dtype)  # [T, R]
-        return (found.unflatten(2, (self.rates, -1)) * scale[:, :, None]).sum(2)
-
-    def _held_vector(self, name: str, length: int, state: State) -> Tensor:
-        """What a vector's state gives to each position: [B, T or 1, n]."""
-        held, steps = state[name], self.log_steps[name].exp()
-        share = left(self._lives(name), torch.arange(length, device=held.device))
-        if share is None:
-            return held * steps
-        scale = (share * steps)[None, :, :, None]  # [1, T, R, 1]
-        return (held[:, None] * scale).sum(2)
+    def _plus_held(self, name: str, total: Tensor, found: Tensor) -> Tensor:
+        """Adds to `total` [B, T, n] what the state gives: `found` [B, T or 1, R, n], faded."""
+        share = left(self._lives(name), torch.arange(total.shape[1], device=total.device))
+        scale = self.log_steps[name].exp() * (1.0 if share is None else share)  # [R] or [T, R]
+        for rate in range(self.rates):
+            total = torch.addcmul(total, found[:, :, rate], scale[..., rate, None])
+        return total
 
 
 def _normalise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:

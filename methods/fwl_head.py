@@ -83,8 +83,9 @@ class FastWeightHead(nn.Module):
 
     def compile_parts(self) -> None:
         """Compiles what a chunk does; the loop over chunks stays as it is."""
-        for name in ("slow", "writes", "read", "write", "add"):
-            setattr(self.layer, name, torch.compile(getattr(self.layer, name), dynamic=False))
+        of_layer = ("slow", "writes", "read", "write", "add")
+        for owner, name in ((self, "inputs"), *((self.layer, name) for name in of_layer)):
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
 
     def inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """x and what is added to the output."""

@@ -4,6 +4,8 @@ What a CUDA graph needs of a step: tensors that stay where they are, and no valu
 Lanes are ragged here in every step, and chunks wider than any lane fills.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,24 @@ def test_an_idle_lane_keeps_its_state_bit_for_bit(model, sequences, name, params
     held = {key: value[1].clone() for key, value in method.state.items()}
     read(method, sequences, [(8, 0, 8)], CHUNK)
     assert all(torch.equal(value[1], held[key]) for key, value in method.state.items())
+
+
+@pytest.mark.parametrize(("name", "params"), METHODS[1:3], ids=NAMES[1:3])
+def test_compiled_methods_read_the_same_and_keep_their_state_in_place(
+    model, sequences, name, params, monkeypatch
+):
+    plain, compiled = (make_method(model, name, 3, **params) for _ in range(2))
+    # A backend without code generation: what is tested is what was traced.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled.compile()
+    places = {key: value.data_ptr() for key, value in compiled.state.items()}
+    expected = read(plain, sequences, COUNTS, CHUNK)
+    found = read(compiled, sequences, COUNTS, CHUNK)
+    for losses, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(losses, wanted, atol=1e-6)
+    assert {key: value.data_ptr() for key, value in compiled.state.items()} == places
+    for key, value in plain.state.items():
+        torch.testing.assert_close(compiled.state[key], value, rtol=0, atol=1e-11)
 
 
 class Questions(TorchDispatchMode):

@@ -3,7 +3,8 @@
 After each chunk (or every `interval` tokens) the adapted weights theta of a lane take one step on
 the mean cross-entropy g of the tokens scored since the last one. The scoring forward pass is
 reused for the gradient, so adapting everything costs 3x a forward pass. Each lane has weights of
-its own, kept in float32, and starts every document from the pretrained theta0.
+its own, kept in float32, and starts every document from the pretrained theta0. All lanes are read,
+differentiated and stepped at once: their weights are the slices of one tensor [lanes, ...].
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tta_bench import LaneScores, Method, Scores, StepShape, Window, register
+from tta_bench import Method, Scores, StepShape, Window, compiled, register
 from tta_bench_methods.dynamic_eval_rules import RULES, gradient_statistics
+from tta_bench_methods.dynamic_eval_step import Update, step
 from tta_bench_methods.dynamic_eval_subsets import LowRankAdapters, subset_names
 
 
@@ -25,6 +27,7 @@ class DynamicEvaluation(Method):
 
     family = "parameter"
     gradients = True
+    graphs = True
 
     @dataclass
     class Params:
@@ -107,7 +110,8 @@ class DynamicEvaluation(Method):
                 self.model, list(self.start), self.params.stats, self.params.stats_blocks
             )
             self.statistics = rule.prepare_statistics(self.statistics, self.params.stats_blocks)
-        self._leaves: dict[int, dict[str, Tensor]] = {}
+        self._step = step
+        self._read: dict[str, Tensor] = {}
 
     def init_state(self) -> dict[str, Tensor]:
         """Adapted weights, the rule's moments, and gradients that wait for the interval to end."""
@@ -121,70 +125,47 @@ class DynamicEvaluation(Method):
         state["steps"] = torch.zeros((), dtype=torch.int64, device=device)
         return state
 
-    def score(self, window: Window) -> Scores:
-        self._leaves = {}
-        parts: dict[int, Scores] = {}
-        for lane, _ in window.scored_lanes():
-            leaves = {
-                name: self.state[f"weight:{name}"][lane].detach().requires_grad_()
-                for name in self.start
-            }
-            self._leaves[lane] = leaves
-            parts[lane] = self._score_lane(window.lane(lane), leaves)
-        return LaneScores(parts, window.lanes, window.chunk_size, self.model.vocab_size)
+    def compile(self) -> None:
+        self._step = compiled(step)
 
-    def _score_lane(self, window: Window, leaves: dict[str, Tensor]) -> Scores:
-        if self.adapters is not None:
-            with self.adapters.attached(leaves):
-                return self.model.logits(window)
-        weights = {name: leaf.to(self.model.dtype) for name, leaf in leaves.items()}
-        return self.model.logits(window, weights)
+    def reset(self, lane: int) -> None:
+        super().reset(lane)
+        for name, value in self._read.items():
+            value[lane] = self.state[f"weight:{name}"][lane]
+
+    def score(self, window: Window) -> Scores:
+        if not self._read:
+            # What the model reads: the weights in its own dtype, in float32 the very same tensors.
+            self._read = {n: self._all(n).to(self.model.dtype) for n in self.start}
+        self._leaves = {n: value.detach().requires_grad_() for n, value in self._read.items()}
+        return self.model.logits(window, self._leaves)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
-        lanes = window.scored_lanes()
-        inputs = [leaf for lane, _ in lanes for leaf in self._leaves[lane].values()]
-        gradients = torch.autograd.grad(nll.sum(), inputs, allow_unused=True)
-        for position, (lane, n) in enumerate(lanes):
-            own = gradients[position * len(self.start) : (position + 1) * len(self.start)]
-            summed = {
-                name: torch.zeros_like(leaf) if gradient is None else gradient
-                for (name, leaf), gradient in zip(self._leaves[lane].items(), own, strict=True)
-            }
-            self._accumulate(lane, n, summed)
-        self._leaves = {}
+        losses = nll.sum(1)
+        if self.params.interval is None:
+            losses = losses / window.scored.clamp_min(1)  # the mean, before it is differentiated
+        leaves = list(self._leaves.values())
+        gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        del self._leaves
+        used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        names = [name for i, name in enumerate(self.start) if i in set(used)]
+        self._step(
+            Update(self.rule, self.lr, self.prior, self.params.clip, self.params.interval),
+            [self._all(name) for name in names],
+            [self._read[name] for name in names],
+            [gradients[i] for i in used],
+            [[self._all(name, slot) for slot in self.rule.slots] for name in names],
+            [self._all(name, "waiting") for name in names] if self.params.interval else [],
+            [self.start[name] for name in names] if self.rule.prior is not None else [],
+            [self.statistics[name] for name in names] if self.statistics else [],
+            window.scored,
+            self.state["tokens_waiting"],
+            self.state["steps"],
+        )
 
-    @torch.no_grad()
-    def _accumulate(self, lane: int, n: int, summed: dict[str, Tensor]) -> None:
-        """Adds the gradient of `n` tokens' summed loss, and steps if enough have been read."""
-        if self.params.interval is not None:
-            for name, gradient in summed.items():
-                summed[name] = self.state[f"waiting:{name}"][lane].add_(gradient)
-            self.state["tokens_waiting"][lane] += n
-            n = int(self.state["tokens_waiting"][lane])
-            if n < self.params.interval:
-                return
-            self.state["tokens_waiting"][lane] = 0
-        mean = {name: gradient / n for name, gradient in summed.items()}
-        if self.params.clip is not None:
-            norm = torch.stack([gradient.norm() for gradient in mean.values()]).norm()
-            shrink = (self.params.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
-            mean = {name: gradient * shrink for name, gradient in mean.items()}
-        if self.params.interval is not None:
-            for name in mean:
-                self.state[f"waiting:{name}"][lane] = 0
-        self.state["steps"][lane] += 1
-        steps = int(self.state["steps"][lane])
-        for name, gradient in mean.items():
-            self.rule.step(
-                weight=self.state[f"weight:{name}"][lane],
-                start=self.start[name],
-                gradient=gradient,
-                slots=[self.state[f"{slot}:{name}"][lane] for slot in self.rule.slots],
-                steps=steps,
-                lr=self.lr,
-                prior=self.prior,
-                statistics=self.statistics.get(name),
-            )
+    def _all(self, name: str, what: str = "weight") -> Tensor:
+        """The state of one parameter, of all lanes: [B, ...]."""
+        return self.state[f"{what}:{name}"]
 
     def flops(self, shape: StepShape) -> float:
         cost = self.model.cost

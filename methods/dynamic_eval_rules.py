@@ -1,4 +1,4 @@
-"""Update rules of dynamic evaluation, each a pure function of one tensor.
+"""Update rules of dynamic evaluation, each a function of one tensor [B, ...], all lanes at once.
 
 `rms18`: Krause et al. 2018 (arXiv 1709.07432), `rms19`: Krause et al. 2019 (arXiv 1904.08378),
 `rms-gpt2`: the authors' GPT-2 program of 2019. Their statistics of squared gradients come from
@@ -25,8 +25,8 @@ class Rule:
     """One update rule: `step` changes `weight` in place.
 
     Attributes:
-        step: called with weight, start (theta0), gradient, slots, steps (1, 2, ...), lr, prior and
-            statistics.
+        step: called with weight, start (theta0), gradient, slots, steps (1, 2, ..., a tensor that
+            broadcasts over lanes), lr, prior and statistics.
         lr: default learning rate.
         prior: default strength of the pull to theta0; None if the rule has none.
         slots: names of the tensors it keeps beside each weight.
@@ -48,14 +48,16 @@ def _sgd(weight: Tensor, gradient: Tensor, lr: float, **_: object) -> None:
 
 
 def _adam(
-    weight: Tensor, gradient: Tensor, slots: list[Tensor], steps: int, lr: float, **_: object
+    weight: Tensor, gradient: Tensor, slots: list[Tensor], steps: Tensor, lr: float, **_: object
 ) -> None:
     """Adam (Kingma and Ba 2015), bias-corrected."""
     first, second = slots
+    # 1 - beta^steps in float64: near one, float32 has few digits left of the difference.
+    unbias = [(1 - beta ** steps.double()).float() for beta in BETAS]
     first.lerp_(gradient, 1 - BETAS[0])
-    second.lerp_(gradient.square(), 1 - BETAS[1])
-    scale = (second / (1 - BETAS[1] ** steps)).sqrt_().add_(ADAM_EPS)
-    weight.sub_(lr * (first / (1 - BETAS[0] ** steps)) / scale)
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    scale = second.sqrt().mul_(unbias[1].rsqrt()).add_(ADAM_EPS)
+    weight.addcdiv_(first / unbias[0], scale, value=-lr)
 
 
 def _adamw(weight: Tensor, start: Tensor, lr: float, prior: float, **rest: object) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +71,7 @@ def _names_within(model: LanguageModel, module: nn.Module) -> set[str]:
 class LowRankAdapters:
     """LoRA (Hu et al. 2022): y + B A x on chosen linear modules, A random, B zero, scale 1.
 
-    The modules' own weights stay shared between lanes.
+    The modules' own weights stay shared between lanes; `LanguageModel.logits` adds the product.
     """
 
     def __init__(self, model: LanguageModel, rank: int, targets: tuple[str, ...]):
@@ -101,27 +98,9 @@ class LowRankAdapters:
         start = {}
         for name, (_, inputs, outputs) in self.modules.items():
             down = torch.randn(self.rank, inputs, generator=generator) * inputs**-0.5
-            start[f"{name}.A"] = down.to(device)
-            start[f"{name}.B"] = torch.zeros(outputs, self.rank, device=device)
+            start[f"{name}.lora_A"] = down.to(device)
+            start[f"{name}.lora_B"] = torch.zeros(outputs, self.rank, device=device)
         return start
-
-    @contextmanager
-    def attached(self, leaves: dict[str, Tensor]) -> Iterator[None]:
-        """While inside, the modules add what these adapters give."""
-        handles = []
-        for name, (module, _, _) in self.modules.items():
-            down = leaves[f"{name}.A"].to(self.model.dtype)
-            up = leaves[f"{name}.B"].to(self.model.dtype)
-
-            def add(_: nn.Module, args: Any, output: Tensor, a: Tensor = down, b: Tensor = up):
-                return output + args[0] @ a.T @ b.T
-
-            handles.append(module.register_forward_hook(add))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench import LanguageModel, Logits, Method, StepShape, Window
-from tta_bench_methods.fwl_layer import FAST, FastWeightLayer, Unembedding
+from tta_bench_methods.fwl_inner_loss import Unembedding
+from tta_bench_methods.fwl_layer import FAST, FastWeightLayer
 
 NORMALISER = 1024
 """C_ref: the inner loss is the sum of a stream's CE over this number, for every lane and length.
@@ -82,7 +83,7 @@ class FastWeightHead(nn.Module):
 
     def compile_parts(self) -> None:
         """Compiles what a chunk does; the loop over chunks stays as it is."""
-        for name in ("slow", "writes", "read", "write"):
+        for name in ("slow", "writes", "read", "write", "add"):
             setattr(self.layer, name, torch.compile(getattr(self.layer, name), dynamic=False))
 
     def inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -112,6 +113,7 @@ class FastWeightStream(Method):
     """Streams documents through a head. A subclass's `prepare` makes it."""
 
     family: ClassVar[str] = "head"
+    graphs = True
     head: FastWeightHead
     adapts = True
 
@@ -129,6 +131,9 @@ class FastWeightStream(Method):
         if not self.adapts:
             return {}
         return {name: value[0] for name, value in self.layer.empty_state(1).items()}
+
+    def compile(self) -> None:
+        self.head.compile_parts()
 
     def score(self, window: Window) -> Logits:
         hidden = self.model.hidden(window).to(self.dtype)
@@ -152,10 +157,9 @@ class FastWeightStream(Method):
         slow, writes = self._chunk
         del self._chunk  # a chunk's activations must not lie beside those of the next
         last = (window.scored[:, None] - 1).clamp_min(0)
-        idle = window.scored[:, None] == 0
-        weights = ~idle / NORMALISER
+        weights = (window.scored[:, None] > 0) / NORMALISER
         final = self.layer.writes(slow.at(last), targets.gather(1, last), weights, self.unembedding)
-        self.state = self.layer.write(final, self.layer.write(writes, self.state))
+        self.layer.add(writes.closed(last, final, slow), self.state, window.scored)
 
     def flops(self, shape: StepShape) -> float:
         cost = self.model.cost

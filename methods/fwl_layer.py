@@ -31,71 +31,22 @@ fast pass needs no more than `loss.backward()`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SLICE_BYTES = 128 * 2**20
-"""Float32 logits alive at once in the slow pass; more is cut into slices of positions."""
+from tta_bench_methods.fwl_forget import after_chunk, inside_chunk, left, spread
+from tta_bench_methods.fwl_inner_loss import Unembedding, loss_gradient
+from tta_bench_methods.fwl_writes import LAYER, SlowPass, Writes
 
 FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
 """Every tensor that can be fast, as in the authors' TensorFlow code."""
 
-LAYER = {"w1": "first", "b1": "first", "w2": "second", "b2": "second"}
-"""Which half-lives a tensor shares; alpha and beta have those of the norm."""
-
 State = Mapping[str, Tensor]
 """What a stream has written: for each fast tensor the sum of its gradients, as faded as it is at
 the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R, n]."""
-
-VOCABULARY = 2**17
-"""Width of logits assumed of a function, whose width nobody tells."""
-
-Unembedding = Tensor | Callable[[Tensor], Tensor]
-"""E as a matrix [V, o], or any function [..., o] -> [..., V] that autograd goes through."""
-
-
-class SlowPass(NamedTuple):
-    """Activations with the slow weights, each [B, T, ...]."""
-
-    x: Tensor  # input [d]
-    skip: Tensor | None  # added to the output [o]
-    z1: Tensor  # [m]
-    a1: Tensor  # [m]
-    u: Tensor  # normalised z2 [o]
-    inverse_sigma: Tensor  # [1]
-    y: Tensor  # output [o]
-
-    def at(self, columns: slice | Tensor) -> SlowPass:
-        """Some of the positions: a slice of them, or one a lane by its index [B, 1]."""
-
-        def some(value: Tensor) -> Tensor:
-            if isinstance(columns, slice):
-                return value[:, columns]
-            return value.take_along_dim(columns[..., None], dim=1)
-
-        skip = None if self.skip is None else some(self.skip)
-        x, _, *rest = self
-        assert x is not None
-        return SlowPass(some(x), skip, *(some(value) for value in rest if value is not None))
-
-
-class Writes(NamedTuple):
-    """What positions leave behind for the tensors that are fast, by name."""
-
-    keys: dict[str, Tensor]  # of the kernels: x, a1
-    values: dict[str, Tensor]  # of every tensor: d1, d2, d_alpha, d_beta
-
-    def at(self, columns: slice) -> Writes:
-        """Some of the positions."""
-        return Writes(
-            {name: value[:, columns] for name, value in self.keys.items()},
-            {name: value[:, columns] for name, value in self.values.items()},
-        )
 
 
 class FastWeightLayer(nn.Module):
@@ -210,14 +161,17 @@ class FastWeightLayer(nn.Module):
         v = self.alpha * gradient
         mean, along = v.mean(-1, keepdim=True), (v * slow.u).mean(-1, keepdim=True)
         d2 = (v - mean - slow.u * along) * slow.inverse_sigma
-        values = {"w2": d2, "b2": d2, "alpha": gradient * slow.u, "beta": gradient}
+        values = {}
         if self.first_is_fast:
-            values["w1"] = values["b1"] = (d2 @ self.w2.mT) * 2 * slow.z1.relu()
+            values["first"] = (2 * d2) @ self.w2.mT * slow.z1.relu()
+        if "w2" in self.log_steps or "b2" in self.log_steps:
+            values["second"] = d2
+        if "alpha" in self.log_steps:
+            values["alpha"] = gradient * slow.u
+        if "beta" in self.log_steps:
+            values["beta"] = gradient
         keys = {"w1": slow.x, "w2": slow.a1}
-        return Writes(
-            {name: keys[name] for name in self.fast if name in keys},
-            {name: values[name] for name in self.fast},
-        )
+        return Writes({name: keys[name] for name in self.fast if name in keys}, values)
 
     def read(self, slow: SlowPass, writes: Writes, state: State) -> Tensor:
         """Reads with the fast weights: y~ [B, T, o].
@@ -242,23 +196,53 @@ class FastWeightLayer(nn.Module):
 
     def write(self, writes: Writes, state: State) -> dict[str, Tensor]:
         """The state after these positions; the one given stays as it is."""
+        faded = self._faded(writes)
         after = {}
         for name, held in state.items():
-            values = writes.values[name]
-            length = values.shape[1]
-            left = self._left(name, torch.arange(length - 1, -1, -1, device=values.device))
-            if left is None:
-                faded, kept = values, None
-            else:  # a copy for each rate: [B, T, R out]
-                faded = (values[:, :, None] * left[:, :, None].to(values.dtype)).flatten(2)
-                kept = self._left(name, torch.tensor(length, device=values.device))
+            values, kept = faded[LAYER.get(name, name)]
+            old = held if kept is None else held * spread(kept, held, name in writes.keys)
             if name in writes.keys:
-                old = held if kept is None else held * kept.repeat_interleave(values.shape[2])
-                after[name] = torch.baddbmm(old, writes.keys[name].mT, faded)
+                after[name] = torch.baddbmm(old, writes.keys[name].mT, values)
             else:
-                new = faded.sum(1).view(held.shape)
-                after[name] = (held if kept is None else held * kept[:, None]) + new
+                after[name] = old + values.sum(1).view(held.shape)
         return after
+
+    def add(self, writes: Writes, state: State, lengths: Tensor) -> None:
+        """Writes into the state itself, where lanes may have fewer positions than their neighbours.
+
+        Args:
+            writes: of T positions; zeros in those that a lane does not have.
+            state: is changed in place.
+            lengths: [B] int64, positions of each lane. Where it is 0, nothing changes.
+        """
+        faded = self._faded(writes, lengths)
+        for name, held in state.items():
+            values, kept = faded[LAYER.get(name, name)]
+            if kept is not None:
+                held.mul_(spread(kept, held, name in writes.keys))
+            if name in writes.keys:
+                # Not baddbmm_: the FLOP counter does not know it.
+                torch.baddbmm(held, writes.keys[name].mT, values, out=held)
+            else:
+                held.add_(values.sum(1).view(held.shape))
+
+    def _faded(
+        self, writes: Writes, lengths: Tensor | None = None
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """By gradient: how much of it is left after the last position, and of what was before.
+
+        The values, a copy for each rate of forgetting, are [B, T, R out], the shares of the state
+        [B or 1, R]; None where nothing is forgotten.
+        """
+        return {
+            name: after_chunk(values, self._lives(name), lengths)
+            for name, values in writes.values.items()
+        }
+
+    def _lives(self, name: str) -> Tensor | None:
+        """Logarithms of the half-lives of a tensor, or of a gradient; None if it never fades."""
+        kind = "norm" if name in ("alpha", "beta") else LAYER.get(name, name)
+        return self.log_half_lives.get(kind)
 
     def slow_flops(self, positions: int) -> float:
         """FLOPs of the slow pass over `positions` of one lane, E apart."""
@@ -318,20 +302,21 @@ class FastWeightLayer(nn.Module):
         """
         length = queries.shape[1]
         inside: Tensor | float = 0.0
-        total: Tensor | float = 0.0
         if kernel in self.log_steps:
             keys = writes.keys[kernel]
-            kept = self._kernel(kernel, length, keys.shape[1], queries)
+            kept = self._inside(kernel, length, keys.shape[1])
             inside = torch.bmm(queries, keys.mT) * kept
-            if not folded:
-                total = total + self._held(kernel, queries, state)
         if bias in self.log_steps:
-            count = writes.values[bias].shape[1]
-            inside = inside + self._kernel(bias, length, count, queries)
-            total = total + self._held_vector(bias, length, state)
-        if isinstance(inside, Tensor):
-            values = writes.values[kernel if kernel in self.log_steps else bias]
-            total = total + inside.expand(len(values), -1, -1).to(values.dtype) @ values
+            inside = inside + self._inside(bias, length, writes.of(bias).shape[1])
+        if not isinstance(inside, Tensor):
+            return 0.0
+        values = writes.of(kernel)
+        total = inside.expand(len(values), -1, -1).to(values.dtype) @ values
+        if kernel in self.log_steps and not folded:
+            found = torch.bmm(queries, state[kernel].to(queries.dtype))
+            total = self._plus_held(kernel, total, found.unflatten(2, (self.rates, -1)))
+        if bias in self.log_steps:
+            total = self._plus_held(bias, total, state[bias][:, None])
         return total
 
     def _vector_step(self, name: str, length: int, writes: Writes, state: State) -> Tensor | float:
@@ -340,90 +325,24 @@ class FastWeightLayer(nn.Module):
             return 0.0
         values = writes.values[name]
         if self.log_half_lives:
-            kept = self._kernel(name, length, values.shape[1], values)
+            kept = self._inside(name, length, values.shape[1])
             inside = kept.expand(len(values), -1, -1).to(values.dtype) @ values
         else:
             before = F.pad(values, (0, 0, 1, 0)).cumsum(1)[:, :length]
             inside = before * self.log_steps[name].exp()
-        return inside + self._held_vector(name, length, state)
+        return self._plus_held(name, inside, state[name][:, None])
 
-    def _kernel(self, name: str, length: int, count: int, like: Tensor) -> Tensor:
+    def _inside(self, name: str, length: int, count: int) -> Tensor:
         """[T, count]: what position t still has of the step that s wrote; 0 unless s < t."""
-        places = torch.arange(length, device=like.device)
-        ages = places[:, None] - places[None, :count] - 1
-        steps = self.log_steps[name].exp()
-        left = self._left(name, ages.clamp_min(0))
-        kept = steps.sum() if left is None else (left * steps).sum(-1)
-        return torch.where(ages >= 0, kept, 0.0)
+        return inside_chunk(self.log_steps[name], self._lives(name), length, count)
 
-    def _held(self, name: str, queries: Tensor, state: State) -> Tensor:
-        """What the kernel's state gives to each query: [B, T, out]."""
-        steps = self.log_steps[name].exp()
-        found = torch.bmm(queries, state[name].to(queries.dtype))
-        left = self._left(name, torch.arange(queries.shape[1], device=queries.device))
-        if left is None:
-            return found * steps
-        scale = (left * steps).to(found.dtype)  # [T, R]
-        return (found.unflatten(2, (self.rates, -1)) * scale[:, :, None]).sum(2)
-
-    def _held_vector(self, name: str, length: int, state: State) -> Tensor:
-        """What a vector's state gives to each position: [B, T or 1, n]."""
-        held, steps = state[name], self.log_steps[name].exp()
-        left = self._left(name, torch.arange(length, device=held.device))
-        if left is None:
-            return held * steps
-        scale = (left * steps)[None, :, :, None]  # [1, T, R, 1]
-        return (held[:, None] * scale).sum(2)
-
-    def _left(self, name: str, ages: Tensor) -> Tensor | None:
-        """2^(-age / h_r) for each rate r: [..., R]; None if nothing is forgotten."""
-        kind = LAYER.get(name, "norm")
-        if kind not in self.log_half_lives:
-            return None
-        return (ages[..., None] / self.log_half_lives[kind].exp() * -math.log(2)).exp()
-
-
-def loss_gradient(y: Tensor, labels: Tensor, weights: Tensor, unembedding: Unembedding) -> Tensor:
-    """E^T (p - onehot(label)) times the weight, [B, T, o]: the inner loss's gradient at y.
-
-    Where E is a matrix, its two products are written out: no backward pass, and while nothing has
-    to be kept for one, logits live for a slice of positions at a time. Where it is a function
-    (logits that are scaled or capped), autograd takes the gradient through it.
-    """
-    pieces = []
-    for part in _slices(y, unembedding):
-        if not isinstance(unembedding, Tensor):
-            pieces.append(_autograd_gradient(y[:, part], labels[:, part], unembedding))
-            continue
-        # Probabilities in the dtype of the logits: in bfloat16 that halves the memory traffic.
-        logits = y[:, part].to(unembedding.dtype) @ unembedding.mT
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        probabilities = wide.softmax(-1).to(logits.dtype)
-        expected = (probabilities @ unembedding).to(y.dtype)
-        pieces.append(expected - F.embedding(labels[:, part], unembedding).to(y.dtype))
-    gradient = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-    return gradient * weights[..., None].to(y.dtype)
-
-
-def _autograd_gradient(y: Tensor, labels: Tensor, unembed: Callable[[Tensor], Tensor]) -> Tensor:
-    differentiable = torch.is_grad_enabled()
-    y = y if y.requires_grad else y.detach().requires_grad_()
-    with torch.enable_grad():
-        point = y.view_as(y)  # no leaf: the FLOP counter cannot differentiate with respect to one
-        logits = unembed(point).to(y.dtype).flatten(0, 1)
-        loss = F.cross_entropy(logits, labels.flatten(), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, point, create_graph=differentiable)
-    return gradient
-
-
-def _slices(y: Tensor, unembedding: Unembedding) -> list[slice]:
-    """Positions whose logits may live at once; all of them where a backward pass needs them all."""
-    lanes, length = y.shape[:2]
-    if torch.is_grad_enabled():
-        return [slice(0, length)]
-    vocab = len(unembedding) if isinstance(unembedding, Tensor) else VOCABULARY
-    step = max(1, SLICE_BYTES // (4 * vocab * max(1, lanes)))
-    return [slice(start, start + step) for start in range(0, length, step)] or [slice(0, 0)]
+    def _plus_held(self, name: str, total: Tensor, found: Tensor) -> Tensor:
+        """Adds to `total` [B, T, n] what the state gives: `found` [B, T or 1, R, n], faded."""
+        share = left(self._lives(name), torch.arange(total.shape[1], device=total.device))
+        scale = self.log_steps[name].exp() * (1.0 if share is None else share)  # [R] or [T, R]
+        for rate in range(self.rates):
+            total = torch.addcmul(total, found[:, :, rate], scale[..., rate, None])
+        return total
 
 
 def _normalise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -67,19 +67,25 @@ class NeuralCache(Method):
         empty = size - self.state["filled"]
         visible = strictly_before & (entry >= empty[:, None, None])  # [B, C, W+C]
         similar = self.params.theta * unit @ keys.transpose(1, 2)
-        log_shares = torch.log_softmax(similar.masked_fill(~visible, -math.inf), dim=-1)
-        self._unit = unit
-        return _Mixture(logits, log_shares, tokens, visible.any(-1), self.params.weight)
+        shares = torch.softmax(similar.masked_fill(~visible, -math.inf), dim=-1)
+        known = (self.state["filled"][:, None] + column.T > 0)[..., None]  # [B, C, 1]
+        shares = torch.where(known, shares, 0.0)  # an empty memory gives NaN shares
+        self._keys = keys
+        return _Mixture(logits, shares, tokens, known, self.params.weight)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         if self.params.weight == 0:
             return
-        for lane, n in window.scored_lanes():
-            for name, new in (("keys", self._unit[lane, :n]), ("tokens", targets[lane, :n])):
-                held = torch.cat([self.state[name][lane], new])
-                self.state[name][lane] = held[-self.params.window :]
-            self.state["filled"][lane] += n
-            self.state["filled"].clamp_(max=self.params.window)
+        keys, held = self._keys, torch.cat([self.state["tokens"], targets], dim=1)  # [B, W+C, ..]
+        del self._keys  # a chunk's memory must not lie beside that of the next
+        # The newest W of a lane's pairs begin where its own chunk's length says.
+        places = torch.arange(self.params.window, device=held.device)
+        index = places + window.scored[:, None]  # [B, W]
+        torch.gather(
+            keys, 1, index[:, :, None].expand(-1, -1, keys.shape[2]), out=self.state["keys"]
+        )
+        self.state["tokens"].copy_(held.gather(1, index))
+        self.state["filled"].add_(window.scored).clamp_(max=self.params.window)
 
     def flops(self, shape: StepShape) -> float:
         if self.params.weight == 0:
@@ -94,21 +100,21 @@ class _Mixture(Scores):
     normalised = True
 
     def __init__(
-        self, logits: Scores, log_shares: Tensor, tokens: Tensor, known: Tensor, weight: float
+        self, logits: Scores, shares: Tensor, tokens: Tensor, known: Tensor, weight: float
     ):
         super().__init__(*logits.shape)
         self.logits = logits
-        self.log_shares = log_shares  # [B, C, W+C], each row sums to one
+        self.shares = shares  # [B, C, W+C], each row sums to one, or to zero
         self.tokens = tokens  # [B, W+C]
-        self.known = known  # [B, C]
+        self.known = known  # [B, C, 1]
         self.weight = weight
 
     def rows(self, start: int, stop: int) -> Tensor:
         model = torch.log_softmax(self.logits.rows(start, stop).float(), dim=-1)
-        shares = self.log_shares[:, start:stop].exp()
-        known = self.known[:, start:stop, None]
-        shares = torch.where(known, shares, 0.0)  # an empty memory gives NaN shares
+        shares = self.shares[:, start:stop]
         index = self.tokens[:, None, :].expand_as(shares)
-        cache = torch.zeros_like(model).scatter_add_(2, index, shares).log()
-        mixed = torch.logaddexp(model + math.log1p(-self.weight), cache + math.log(self.weight))
-        return torch.where(known, mixed, model)
+        cache = torch.zeros_like(model).scatter_add_(2, index, shares)
+        mixed = model + torch.where(self.known[:, start:stop], math.log1p(-self.weight), 0.0)
+        # Only tokens that are remembered gain; the vocabulary is much larger than the memory.
+        gain = cache.gather(2, index).log() + math.log(self.weight)
+        return mixed.scatter_(2, index, torch.logaddexp(mixed.gather(2, index), gain))

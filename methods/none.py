@@ -10,6 +10,7 @@ class NoAdaptation(Method):
     """No adaptation: the frozen model, read on the same path as every method."""
 
     family = "none"
+    graphs = True
 
     @classmethod
     def slow_weights(cls, model: LanguageModel, slow: object) -> None:

@@ -22,6 +22,7 @@ class WiderWindow(Method):
     """No adaptation, a longer context: the frozen model reads the last tokens again."""
 
     family = "context"
+    graphs = True
     off: ClassVar[dict[str, object]] = {"context": 0}
 
     @dataclass
@@ -61,23 +62,40 @@ class WiderWindow(Method):
         """The chunk behind the lane's own context, in place of what the protocol shows of it."""
         filled, context = self.state["filled"], self.params.context
         lengths = torch.where(window.scored > 0, filled + window.scored, 0)
-        columns = torch.arange(int(lengths.max()), device=lengths.device)[None, :]
+        columns = torch.arange(self._width(lengths, window.chunk_size), device=lengths.device)
         both = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)
         places = (context - filled[:, None] + columns).clamp(max=both.shape[1] - 1)
         ids = both.gather(1, places).masked_fill(columns >= lengths[:, None], 0)
         return Window(ids, lengths, window.scored, window.chunk_size)
 
+    def _width(self, lengths: Tensor, chunk: int) -> int:
+        """Columns read: what is filled, so that a document's start costs no more than it must.
+
+        A CUDA graph has one shape and cannot ask what is filled: while one is captured, it is
+        all that can be. What is too much is padding right of every lane's inputs.
+        """
+        if not capturing(lengths):
+            return int(lengths.max())
+        most = self.model.max_positions
+        full = self.params.context + chunk
+        return full if most is None or self.model.rotary else min(full, most)
+
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         if self.params.context == 0:
             return
-        for lane, n in window.scored_lanes():
-            held = torch.cat([self.state["tokens"][lane], window.chunk_ids[lane, :n]])
-            self.state["tokens"][lane] = held[-self.params.context :]
-            self.state["filled"][lane] += n
-        self.state["filled"].clamp_(max=self.params.context)
+        held = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)  # [B, context + C]
+        # The newest inputs of a lane begin where its own chunk's length says.
+        places = torch.arange(self.params.context, device=held.device)
+        self.state["tokens"].copy_(held.gather(1, places + window.scored[:, None]))
+        self.state["filled"].add_(window.scored).clamp_(max=self.params.context)
 
     def flops(self, shape: StepShape) -> float:
         if self.params.context == 0:
             return self.model.cost.forward(shape)
         context = min(self.params.context, shape.start)
         return self.model.cost.forward(StepShape(context + shape.scored, shape.scored, 0))
+
+
+def capturing(tensor: Tensor) -> bool:
+    """Whether what is done to this tensor is being captured in a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -213,7 +213,7 @@ def test_lora_equals_full_weights_moved_by_the_product(llama):
     start = method.adapters.initial()
     with torch.no_grad():
         for name, gradient in gradients.items():
-            a = start[f"{name}.A"]
+            a = start[f"{name}.lora_A"]
             # dL/dB = dL/dW A^T, so B = -lr dL/dW A^T
             moved.get_submodule(name).weight += -0.5 * (gradient @ a.T) @ a
     logits = moved(sequence[None, CHUNK:-1]).logits[0]

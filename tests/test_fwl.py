@@ -16,7 +16,8 @@ from tta_bench import StepShape, UsageError, Window
 from tta_bench.cost import check_flops
 from tta_bench.protocol import Protocol
 from tta_bench_methods.fwl_head import unit_scale
-from tta_bench_methods.fwl_layer import FAST, FastWeightLayer, loss_gradient
+from tta_bench_methods.fwl_inner_loss import loss_gradient
+from tta_bench_methods.fwl_layer import FAST, FastWeightLayer
 
 GOLDEN = Path(os.environ.get("TTA_BENCH_GOLDEN", Path(__file__).parent / "golden" / "fwl"))
 
@@ -171,7 +172,7 @@ def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast, lives):
 
 @pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
 def test_the_written_out_gradient_is_autograds(slice_bytes, monkeypatch):
-    monkeypatch.setattr("tta_bench_methods.fwl_layer.SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr("tta_bench_methods.fwl_inner_loss.SLICE_BYTES", slice_bytes)
     layer = small_layer()
     x, labels, weights, unembedding, skip = small_streams(layer, lanes=2, length=6)
     y = layer.slow(x, skip).y

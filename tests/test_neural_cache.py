@@ -43,6 +43,14 @@ def test_it_is_the_mixture_of_the_paper(llama, window, chunk):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_lanes_of_other_lengths_change_nothing(llama, documents):
+    method = make_method(llama, "neural-cache", lanes=3, window=20, theta=7.0, weight=0.2)
+    found = run_method(method, documents, Protocol(chunk=16))
+    for document in documents:
+        expected = reference(llama, document.token_ids, 16, 20, 7.0, 0.2)
+        np.testing.assert_allclose(found[document.key], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("params", [{"window": 0}, {"weight": 1.0}, {"weight": -0.1}])
 def test_wrong_parameters_get_one_sentence(llama, params):
     with pytest.raises(UsageError, match="must be at least"):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tta_bench.load import load_results
     from tta_bench.method import Method, StepShape
     from tta_bench.model import LanguageModel
+    from tta_bench.model.compilation import compiled
     from tta_bench.registry import register
     from tta_bench.scores import LaneScores, Logits, Scores
     from tta_bench.slow_weights import SlowWeights
@@ -33,6 +34,7 @@ _HOME = {
     "StepShape": "method",
     "UsageError": "errors",
     "Window": "window",
+    "compiled": "model.compilation",
     "load_results": "load",
     "register": "registry",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "StepShape",
     "UsageError",
     "Window",
+    "compiled",
     "load_results",
     "register",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tta_bench.compiling import compiles
 from tta_bench.documents import TokenizedDataset
 from tta_bench.engine import MIN_TOKENS
 from tta_bench.errors import MethodError, UsageError
@@ -31,6 +32,7 @@ SINKS_NOTE = (
     "documents are longer than chunk and context: the cache drops the first tokens' keys, and many "
     "models predict badly without them (attention sinks); compare with --context-mode recompute."
 )
+CACHE_NOTE = "a carried cache grows with the stream, so the model itself runs uncompiled."
 WEIGHTS_CHANGED = "it changed the model's shared weights"
 WEIGHTS_HINT = "keep weights of your own and pass them to model.logits(window, weights)."
 
@@ -69,6 +71,7 @@ class Cell:
             if self.protocol.uses_prefix
             else None
         )
+        compiles(self.suite.compile, self.model.device, 0)  # a wrong word is told before the work
         self.lanes = asked_lanes(
             self.suite.lanes, self.protocol, self.model.device, len(self.documents)
         )
@@ -120,6 +123,8 @@ class Cell:
         tokens -= int(self.documents.lengths[list(kept)].sum())
         progress.start_method(choice.spec, len(self.documents) - len(kept), tokens)
         notes = [SINKS_NOTE] if self.evicts_sinks else []
+        if self.suite.compile == "on" and self.protocol.context_mode == "cache":
+            notes.append(CACHE_NOTE)
         valid, broken_rules = _validity(choice)
         if broken_rules:
             notes.append(f"NOT VALID: `tta-bench check` fails at {', '.join(broken_rules)}.")

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from tta_bench.cost.timing import StepTimer
 from tta_bench.errors import BenchError, MethodError
+from tta_bench.graph import StepGraph
 from tta_bench.model.cache import LaneCache
+from tta_bench.model.compilation import compiled
 from tta_bench.protocol import Protocol, Span
-from tta_bench.scores import as_scores, token_nll
+from tta_bench.scores import as_scores, row_losses, token_nll
 from tta_bench.streams import Step, Stream, collate, full_step, open_stream
 
 if TYPE_CHECKING:
     from tta_bench.documents import TokenizedDocument
     from tta_bench.method import Method, StepShape
+    from tta_bench.window import Window
 
 MIN_TOKENS = 2
 
@@ -55,6 +58,9 @@ class Engine:
         protocol: what is read and scored.
         prefix_id: the token that stands before each document, or None.
         debug: let an exception of the method through instead of ending the run with a row.
+        compile: run the model, the loss and what the method offers through `torch.compile`, and
+            the whole step as a CUDA graph where the method allows it. It takes effect in
+            `warm_up`, so that FLOPs can be counted before. It asks for `fixed`.
         fixed: pad every window to the protocol's full width, so that all steps have one shape, as
             compiled code wants it; the numbers are the same.
         longest: tokens of the longest document, beyond which `fixed` does not pad; None if it is
@@ -68,6 +74,7 @@ class Engine:
         prefix_id: int | None,
         debug: bool = False,
         *,
+        compile: bool = False,
         fixed: bool = False,
         longest: int | None = None,
     ):
@@ -75,6 +82,9 @@ class Engine:
         self.protocol = protocol
         self.prefix_id = prefix_id
         self.debug = debug
+        self.compile = compile
+        self.losses_of = row_losses
+        self.graph: StepGraph | None = None
         self.device = method.model.device
         self.timer = StepTimer(self.device)
         self.past: LaneCache | None = None
@@ -82,10 +92,14 @@ class Engine:
             self.past = LaneCache(method.lanes, protocol.context, self.device)
         # Padding that is read into a carried cache must be forgotten before the lane reads on.
         carried = self.past is not None and protocol.reset == "never"
-        self._least = full_step(protocol, longest) if fixed and not carried else None
+        self._least = full_step(protocol, longest) if (fixed or compile) and not carried else None
 
     def warm_up(self, shape: StepShape) -> None:
         """One step of this shape on synthetic tokens, so that no document pays for set-up."""
+        if self.compile:
+            self.method.model.compiled = True
+            self.method.compile()
+            self.losses_of = compiled(row_losses)
         generator = torch.Generator().manual_seed(0)
         wanted = (self.method.lanes, shape.inputs + 1)
         tokens = torch.randint(self.method.model.vocab_size, wanted, generator=generator)
@@ -93,7 +107,10 @@ class Engine:
         parts: list[tuple[Stream, Span] | None] = [
             (_synthetic(row.numpy()), span) for row in tokens
         ]
-        self._score_and_adapt(self._collate(parts))
+        step = self._collate(parts)
+        self._score_and_adapt(step)
+        if self.compile and self.method.graphs and self.past is None and self.device.type == "cuda":
+            self.graph = StepGraph(self._work, step)
         self.timer.forget()
         for lane in range(self.method.lanes):
             self._reset(lane)
@@ -155,19 +172,26 @@ class Engine:
 
     def _score_and_adapt(self, step: Step) -> Tensor:
         """[B, C] float32 losses of one step, on the CPU."""
-        window, targets = step.window, step.targets
+        with self.timer.step(step.tokens):
+            losses = (
+                self._work(step.window, step.targets) if self.graph is None else self.graph(step)
+            )
+            if self.past is not None:
+                self.past.commit(step.window.lengths)
+        return losses.cpu()
+
+    def _work(self, window: Window, targets: Tensor) -> Tensor:
+        """Scores, then lets the method adapt: [B, C] losses."""
         method = self.method
-        with self.timer.step(step.tokens), torch.set_grad_enabled(method.gradients):
+        with torch.set_grad_enabled(method.gradients):
             shape = (window.lanes, window.chunk_size, method.model.vocab_size)
             scores = as_scores(method.score(window), shape)
-            nll = token_nll(scores, targets, window.mask, method.gradients)
+            nll = token_nll(scores, targets, window.mask, method.gradients, self.losses_of)
             if method.gradients and not nll.requires_grad:
                 raise MethodError("the method asks for gradients but its scores depend on none.")
             losses = nll.detach().clone()
             method.adapt(window, targets, nll)
-            if self.past is not None:
-                self.past.commit(window.lengths)
-        return losses.cpu()
+        return losses
 
     def _record(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tta_bench.compiling import compiles
 from tta_bench.cost.check import FlopReport, SyntheticStream, check_flops, take_step
 from tta_bench.cost.memory import PeakMemory
 from tta_bench.documents import TokenizedDocument
@@ -113,24 +114,42 @@ class Measurement:
     def _attempt(self) -> dict[str, Any] | None:
         """Reads what is not done; None if memory ran out and fewer lanes may do."""
         cell = self.cell
+        cell.model.compiled = False  # until FLOPs are counted: the counter does not see into graphs
         started = perf_counter()
         method = self._build(self.lanes)
         set_up_seconds = perf_counter() - started
-        engine = Engine(method, cell.protocol, cell.prefix_id, self.debug)
+        longest = cell.documents.max_tokens_per_document
+        steps = sum(ceil(n / self._full_step.scored) for n in cell.documents.lengths) / self.lanes
+        engine = Engine(
+            method,
+            cell.protocol,
+            cell.prefix_id,
+            self.debug,
+            compile=compiles(cell.suite.compile, cell.model.device, steps),
+            longest=longest,
+        )
         report = check_flops(method, self._full_step, self.choice.name, CHECKED_STEPS)
+        memory = PeakMemory(cell.model.device)
+        if cell.model.device.type == "cuda":
+            memory.start()  # what a captured step needs, it takes while it is captured
+        started = perf_counter()
         engine.warm_up(self._full_step)
+        warm_up_seconds = perf_counter() - started
         for warning in report.warnings:
             if warning not in self._warnings:
                 self.progress.note(warning)
                 self._warnings.add(warning)
-        memory = PeakMemory(cell.model.device)
-        memory.start()
+        if cell.model.device.type != "cuda":
+            memory.start()  # weights are mapped in at the first step
         if not self._read(engine):
             return None
         peak = memory.stop()
         return {
             **self._status(),
             "lanes": self.lanes,
+            "compiled": engine.compile,
+            "captured": engine.graph is not None,
+            "warm_up_seconds": warm_up_seconds,
             **self._times(engine),
             "peak_allocated_bytes": peak.allocated_bytes,
             "peak_reserved_bytes": peak.reserved_bytes,

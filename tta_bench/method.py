@@ -48,6 +48,11 @@ class Method:
     gradients: ClassVar[bool] = False
     """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
 
+    graphs: ClassVar[bool] = False
+    """True: `score` and `adapt` never wait for the device (no `.item()`, no `.tolist()`, no shape
+    that depends on values) and keep their state in place: a step may become a CUDA graph.
+    """
+
     offline_flops: float = 0.0
     """FLOPs spent before the first document, in `prepare` or in training, reported as a one-off."""
 
@@ -118,6 +123,13 @@ class Method:
 
     def prepare(self) -> None:
         """One-off work before the first document, such as building modules."""
+
+    def compile(self) -> None:
+        """Compiles what `score` and `adapt` do beside the model.
+
+        Called before warm-up where compilation is on. A method that has nothing to gain from
+        `torch.compile` leaves it out.
+        """
 
     def init_state(self) -> dict[str, Tensor]:
         """The fresh fast state of one lane, without a lane dimension, on the model's device."""

@@ -6,6 +6,7 @@ vocabulary never exists as a whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,8 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from tta_bench.errors import MethodError
 
-SLICE_BYTES = 256 * 2**20
-"""Float32 logits alive at once while scoring; what needs more is cut into slices of columns."""
+SLICE_BYTES = {"cpu": 2**28, "cuda": 2**30}
+"""Float32 logits alive at once while scoring; what needs more is cut into slices of columns.
+
+A GPU needs large products to be busy, and where lanes have an unembedding of their own each slice
+reads all of it again.
+"""
 
 RETAINED_BYTES = 4 * 2**30
 """Float32 logits kept for a backward pass; what needs more is computed again in the backward."""
@@ -116,7 +121,22 @@ def as_scores(returned: object, shape: tuple[int, int, int]) -> Scores:
     return returned
 
 
-def token_nll(scores: Scores, targets: Tensor, mask: Tensor, gradients: bool = False) -> Tensor:
+def row_losses(rows: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in float32, in nats, [B, n], of logits [B, n, V] and targets [B, n].
+
+    Compiled, it reads the logits as they are and never writes their float32 or their softmax.
+    """
+    flat = rows.flatten(0, 1).float()
+    return F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
+
+
+def token_nll(
+    scores: Scores,
+    targets: Tensor,
+    mask: Tensor,
+    gradients: bool = False,
+    losses_of: Callable[[Tensor, Tensor], Tensor] = row_losses,
+) -> Tensor:
     """Negative log-likelihood of every target, in nats, float32: [B, C]; 0 at padding.
 
     Args:
@@ -124,24 +144,24 @@ def token_nll(scores: Scores, targets: Tensor, mask: Tensor, gradients: bool = F
         targets: [B, C] int64; any valid id at padding.
         mask: [B, C] bool, True where a token is scored.
         gradients: keep what a backward pass through the result needs.
+        losses_of: `row_losses`, or the same compiled.
 
     Raises:
         MethodError: a method that claims normalised log-probabilities whose sum is not one.
     """
     lanes, columns, vocab = scores.shape
     column_bytes = lanes * vocab * 4
-    step = max(1, SLICE_BYTES // column_bytes)
+    most = SLICE_BYTES.get(targets.device.type, SLICE_BYTES["cpu"])
+    slices = math.ceil(columns / max(1, most // column_bytes))
+    step = math.ceil(columns / slices)  # even slices: few shapes to compile for
     again = gradients and column_bytes * columns > RETAINED_BYTES
 
     def of_slice(start: int, stop: int) -> Tensor:
-        rows = scores.rows(start, stop).float()
+        rows = scores.rows(start, stop)
         if scores.normalised:
-            _check_normalised(rows.detach(), mask[:, start:stop])
-            return -rows.gather(2, targets[:, start:stop, None])[..., 0]
-        flat = F.cross_entropy(
-            rows.flatten(0, 1), targets[:, start:stop].flatten(), reduction="none"
-        )
-        return flat.view(lanes, stop - start)
+            _check_normalised(rows.detach().float(), mask[:, start:stop])
+            return -rows.float().gather(2, targets[:, start:stop, None])[..., 0]
+        return losses_of(rows, targets[:, start:stop])
 
     pieces: Sequence[Tensor] = [
         checkpoint(of_slice, start, min(start + step, columns), use_reentrant=False)

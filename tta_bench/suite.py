@@ -32,6 +32,7 @@ class Suite:
         min_tokens: shorter documents are left out.
         text_column: column that holds the text, for tables.
         lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
+        compile: `on`, `off`, or `auto`: on a GPU where the run is long enough to earn it.
         deterministic: hold PyTorch to deterministic algorithms.
     """
 
@@ -47,6 +48,7 @@ class Suite:
     dtype: str = "auto"
     device: str = "auto"
     lanes: str = "auto"
+    compile: str = "auto"
     seed: int = 0
     deterministic: bool = False
 

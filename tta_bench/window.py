@@ -80,6 +80,14 @@ class Window:
             past=None if self.past is None else self.past.lane(lane),
         )
 
+    def row(self, lane: int) -> Window:
+        """The same step of one lane alone (B = 1), as wide as it is beside its neighbours."""
+        one = slice(lane, lane + 1)
+        past = None if self.past is None else self.past.lane(lane)
+        return Window(
+            self.input_ids[one], self.lengths[one], self.scored[one], self.chunk_size, past
+        )
+
     @cached_property
     def _scored_list(self) -> list[int]:
         return self.scored.tolist()

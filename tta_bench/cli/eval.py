@@ -142,6 +142,13 @@ def evaluate(
             help="Documents read side by side, or auto: as many as fit.", rich_help_panel=MACHINE
         ),
     ] = None,
+    compile: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(
+            help="Compile model and methods; auto: on a GPU, where the run is long enough.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     deterministic: Annotated[
         bool | None,
         typer.Option(
@@ -210,6 +217,7 @@ def evaluate(
             "dtype": dtype,
             "device": device,
             "lanes": lanes,
+            "compile": compile,
             "seed": seed,
             "deterministic": deterministic,
         },

@@ -19,6 +19,7 @@ from tta_bench.cli import (
     rm,
     runs,
     show,
+    speed,
     train,
 )
 from tta_bench.cli import eval as eval_command
@@ -46,6 +47,7 @@ app.command("rm")(rm.rm)
 app.command("export")(export.export)
 app.add_typer(list_command.app, name="list")
 app.command("new-method")(new_method.new_method)
+app.command("speed")(speed.speed)
 app.command("train")(train.train)
 
 

@@ -1,12 +1,15 @@
-"""`tta-bench show`: the summary table of stored runs."""
+"""`tta-bench show`: the summary table of stored runs, or a stored table of speed."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tta_bench.tables import Table
 
 
 def show(
@@ -24,15 +27,32 @@ def show(
         "results"
     ),
 ) -> None:
-    """Print the summary table of a run or a group of runs, from stored rows alone."""
+    """Print the summary table of a run or a group of runs, from stored rows alone.
+
+    Where NAME is what `tta-bench speed --name NAME` stored, that table.
+    """
+    from tta_bench.speed.store import read_speed
+    from tta_bench.speed.table import speed_table
     from tta_bench.store import find_runs, load_group
     from tta_bench.tables import document_tables, summary_rows, summary_tables
 
-    runs = load_group(find_runs(run, results))
+    folder = find_runs(run, results)
+    speed = read_speed(folder)
+    if speed is not None:
+        if json_:
+            typer.echo(json.dumps(speed, allow_nan=False))
+        else:
+            _print([[speed_table(speed)]], format)
+        return
+    runs = load_group(folder)
     if json_:
         typer.echo(json.dumps({"rows": summary_rows(runs)}, allow_nan=False))
         return
-    tables = [summary_tables(runs), document_tables(runs) if documents else []]
+    _print([summary_tables(runs), document_tables(runs) if documents else []], format)
+
+
+def _print(tables: list[list[Table]], format: str) -> None:
+    """Lists of tables of one kind each, written as asked."""
     if format == "rich":
         from rich.console import Console
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tta_bench.errors import ModelError
+from tta_bench.model.attention import use_causal_attention
+from tta_bench.model.compilation import compiled_run, run_split
+from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
 from tta_bench.model.split import Split, check_split
 from tta_bench.scores import Logits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,7 +30,10 @@ class LanguageModel:
     """A frozen causal language model of transformers.
 
     `weights` in every call replaces parameters by name (the names of `net.named_parameters()`),
-    without touching the shared ones: this is how a lane reads with fast weights of its own.
+    without touching the shared ones: this is how lanes read with fast weights of their own. A value
+    has the parameter's shape, for all lanes, or [B, ...], a set for each lane; all of them alike.
+    Beside a linear module's weight, `NAME.lora_A` [B, r, in] and `NAME.lora_B` [B, out, r] add
+    x A^T B^T to what it gives.
 
     Attributes:
         net: the transformers model, in `eval()`, no parameter requiring a gradient.
@@ -54,7 +59,20 @@ class LanguageModel:
         self.provenance = dict(provenance or {})
         self.random_weights = random_weights
         self._split = Split(net)
+        self._compiled = False
         self.split_error = check_split(self._split, self.device)
+        self._norm_ranks = ranks_of_norms(net)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the body runs through `torch.compile` (never with a carried cache)."""
+        return self._compiled
+
+    @compiled.setter
+    def compiled(self, wanted: bool) -> None:
+        if wanted:
+            use_causal_attention(self.net)
+        self._compiled = wanted
 
     @property
     def config(self) -> Any:
@@ -158,32 +176,80 @@ class LanguageModel:
         return window.chunk(self._body(window, weights))
 
     def unembed(self, hidden: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits of hidden states, [..., d] -> [..., V], soft-capping and scaling included."""
+        """Logits of hidden states, [..., d] -> [..., V], soft-capping and scaling included.
+
+        Hidden states are [B, n, d] where the weights are a lane's own.
+        """
         self.require_split()
-        return self._call("unembed", hidden, weights=weights)
+        return self._unembed(hidden, self._of_head(weights))
 
     def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Logits:
         """The model's own distributions for the chunk, computed slice by slice."""
         if self.split_error:
             whole = window.chunk(self._body(window, weights, "logits"))
             return Logits(whole, lambda rows: rows, self.vocab_size)
+        own = self._of_head(weights)
         return Logits(
-            self.hidden(window, weights),
-            lambda rows: self._call("unembed", rows, weights=weights),
-            self.vocab_size,
+            self.hidden(window, weights), lambda rows: self._unembed(rows, own), self.vocab_size
         )
+
+    def one_by_one(self, names: Iterable[str]) -> str | None:
+        """Why lanes with own weights of these names are read one after another; None: they are not.
+
+        The numbers are the same, the time is not.
+        """
+        unknown = self._lane_weights.unknown(names)
+        return None if unknown is None else f"{unknown} has no form for many lanes at once"
+
+    @cached_property
+    def _lane_weights(self) -> LaneWeights:
+        return LaneWeights(self.net, self._norm_ranks)
+
+    @cached_property
+    def _head_names(self) -> set[str]:
+        """Names of the output embedding's parameters and adapters, and of what it is tied to."""
+        head = self.net.get_output_embeddings()
+        own = {id(value) for value in head.parameters()}
+        paths = [path for path, module in self.net.named_modules() if module is head]
+        adapters = {f"{path}.{name}" for path in paths for name in ADAPTERS}
+        return adapters | {n for n, value in self.net.named_parameters() if id(value) in own}
+
+    def _of_head(self, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        return (
+            {name: weights[name] for name in self._head_names if name in weights} if weights else {}
+        )
+
+    def _unembed(self, hidden: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        if self._must_loop(weights):
+            return torch.cat(
+                [
+                    self._unembed(hidden[lane : lane + 1], _one_lane(weights, lane))
+                    for lane in range(len(hidden))
+                ]
+            )
+        return run_split(self._split, self._replaced(weights), "unembed", hidden)
 
     def _body(
         self, window: Window, weights: Mapping[str, Tensor] | None, what: str = "hidden"
     ) -> Tensor:
-        ids = window.input_ids
+        weights = weights or {}
+        if self._must_loop(weights):
+            return torch.cat(
+                [
+                    self._body(window.row(lane), _one_lane(weights, lane), what)
+                    for lane in range(window.lanes)
+                ]
+            )
+        ids, replaced = window.input_ids, self._replaced(weights)
         if window.past is None:
-            return self._call(what, ids, weights=weights, use_cache=False)[0]
+            run = compiled_run() if self._compiled else run_split
+            return run(self._split, replaced, what, ids, use_cache=False)[0]
         past = window.past
-        output, cache = self._call(
+        output, cache = run_split(
+            self._split,
+            replaced,
             what,
             ids,
-            weights=weights,
             use_cache=True,
             past_key_values=past.to_transformers(),
             attention_mask=self._cache_mask(past, ids.shape[1]),
@@ -202,10 +268,24 @@ class LanguageModel:
             }
         return past.attention_mask(width, self.dtype)
 
-    def _call(
-        self, what: str, *args: Any, weights: Mapping[str, Tensor] | None, **kwargs: Any
-    ) -> Any:
+    def _must_loop(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether each lane must be read alone: its weights are its own, and of an unknown kind."""
         if not weights:
-            return self._split(what, *args, **kwargs)
-        replaced = {f"net.{name}": value for name, value in weights.items()}
-        return functional_call(self._split, replaced, (what, *args), kwargs)
+            return False
+        own = self._lane_weights
+        return (own.lanes(weights) or 1) > 1 and own.unknown(weights) is not None
+
+    def _replaced(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as the split's modules take them; a single lane's are shared by all there are."""
+        if not weights:
+            return {}
+        lanes = self._lane_weights.lanes(weights)
+        if lanes == 1:
+            weights = {name: value.squeeze(0) for name, value in weights.items()}
+        elif lanes is not None:
+            weights = self._lane_weights.broadcast(weights)
+        return {f"net.{name}": value for name, value in weights.items()}
+
+
+def _one_lane(weights: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:
+    return {name: value[lane : lane + 1] for name, value in weights.items()}

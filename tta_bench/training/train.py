@@ -16,11 +16,11 @@ import tta_bench
 from tta_bench.errors import UsageError
 from tta_bench.manifest import checkout_state, jsonable
 from tta_bench.model import LanguageModel
+from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.load import load_model, prefix_id
 from tta_bench.params import build, split_spec
 from tta_bench.registry import load
 from tta_bench.slow_weights import SlowWeights, base_identity
-from tta_bench.training.attention import use_causal_attention
 from tta_bench.training.heldout import evaluate_heldout
 from tta_bench.training.log import rates_of
 from tta_bench.training.loss import SegmentLoss

@@ -1,0 +1,222 @@
+"""`tta-bench speed`: how fast methods run on this device, beside plain transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from tta_bench.cell import MethodChoice
+    from tta_bench.model import LanguageModel
+    from tta_bench.speed.plan import SpeedPlan
+
+FAILED = 1
+
+WHAT, MACHINE, OUTPUT = "What is measured", "Machine", "Output"
+
+
+def _methods(incomplete: str) -> list[str]:
+    from tta_bench.registry import available
+
+    return [name for name in available() if name.startswith(incomplete)]
+
+
+def speed(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model: see tta-bench list models; config:FILE has random weights.",
+            rich_help_panel=WHAT,
+        ),
+    ] = "builtin:tiny",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Method, as NAME or NAME:key=value,...; repeat it for several. Default: none, "
+            "fwl (fwl-untrained where no weights fit), neural-cache and dynamic-eval of several "
+            "subsets.",
+            autocompletion=_methods,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="Python file that registers methods.", rich_help_panel=WHAT),
+    ] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            help="Documents read side by side; fewer where memory runs out. "
+            "Default: 16 on cuda, else 1.",
+            min=1,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens scored in a step. Default: 1024 on cuda, else 256.",
+            min=1,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Steps timed, after warm-up.", min=1, rich_help_panel=WHAT)
+    ] = 8,
+    dtype: Annotated[
+        str,
+        typer.Option(help="Of the weights: auto, float32, bfloat16, ...", rich_help_panel=MACHINE),
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cuda, mps or cpu.", rich_help_panel=MACHINE)
+    ] = "auto",
+    compile: Annotated[
+        Literal["off", "on", "auto"],
+        typer.Option(help="Compile model and methods; auto: on cuda.", rich_help_panel=MACHINE),
+    ] = "auto",
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file for a profile of one step of each method.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder in the results folder to store the table in; a former one of that name "
+            "is replaced.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(help="Where --name is a folder.", rich_help_panel=OUTPUT)
+    ] = Path("results"),
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object as the last line.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress.", rich_help_panel=OUTPUT)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Measure how fast methods run on this device, beside plain transformers.
+
+    Every row reads the same documents of random tokens: transformers' own forward pass and the
+    usual loop of dynamic evaluation first, then each method as [bold]eval[/bold] runs it. Nothing
+    is predicted well or badly here; what a method gains is for [bold]eval[/bold] to say.
+    """
+    from tta_bench.errors import UsageError
+    from tta_bench.registry import add_plugin
+
+    for file in plugin or []:
+        add_plugin(file)
+    if profile is not None and not profile.absolute().parent.is_dir():
+        raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
+
+    from tta_bench.evaluate import choose_methods
+    from tta_bench.model.load import prefix_id
+    from tta_bench.speed.plan import (
+        SpeedPlan,
+        check_length,
+        default_chunk,
+        default_lanes,
+        default_methods,
+    )
+
+    choose_methods(method or [])  # a typing mistake should not cost the load of a model
+    loaded = _load(model, dtype, device)
+    plan = SpeedPlan(
+        lanes=lanes or default_lanes(loaded.device),
+        chunk=chunk or default_chunk(loaded.device),
+        steps=steps,
+        prefix_id=prefix_id("auto", loaded.tokenizer, loaded.vocab_size),
+        compile=compile == "on" or (compile == "auto" and loaded.device.type == "cuda"),
+    )
+    check_length(loaded, plan.chunk)
+    choices = choose_methods(method or default_methods(loaded))
+    _run(loaded, plan, choices, compile, profile, name, results, as_json, quiet)
+
+
+def _load(spec: str, dtype: str, device: str) -> LanguageModel:
+    import torch
+
+    from tta_bench.errors import ModelError
+    from tta_bench.model.load import load_model
+
+    try:
+        return load_model(spec, dtype, device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{spec} does not fit into the device's memory; choose a smaller model or --dtype."
+        ) from error
+
+
+def _run(
+    model: LanguageModel,
+    plan: SpeedPlan,
+    choices: list[MethodChoice],
+    compile: str,
+    profile: Path | None,
+    name: str | None,
+    results: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from rich.console import Console
+
+    from tta_bench.speed.matrix_rate import matrix_rate
+    from tta_bench.speed.measure import measure
+    from tta_bench.speed.store import (
+        PROFILE_FILE,
+        speed_folder,
+        speed_manifest,
+        speed_object,
+        write_speed,
+    )
+    from tta_bench.speed.table import speed_table
+    from tta_bench.store.files import write_atomically
+    from tta_bench.tables.format import plain
+
+    def say(line: str) -> None:
+        if not quiet:
+            typer.echo(plain(line), err=True)
+
+    profiles: dict[str, str] = {}
+    folder = None if name is None else speed_folder(name, results)
+    say("rate of matrix products")
+    rate = matrix_rate(model.device, model.dtype)
+    rows: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        on_profile = None if profile is None else profiles.__setitem__
+        for row in measure(model, plan, choices, say, on_profile):
+            rows.append(row)
+    except KeyboardInterrupt:
+        interrupted = True
+    speed = speed_object(speed_manifest(model, plan, compile), rate, rows, not interrupted)
+    text = "\n\n".join(f"== {spec} ==\n{page}" for spec, page in profiles.items()) + "\n"
+    if profile is not None:
+        write_atomically(profile, text.encode())
+    if folder is not None:
+        write_speed(folder, speed)
+        if profile is not None:
+            write_atomically(folder / PROFILE_FILE, text.encode())
+    if as_json:
+        print(json.dumps(speed, allow_nan=False), flush=True)
+    else:
+        console = Console(highlight=False)
+        console.print(speed_table(speed))
+        if folder is not None:
+            console.print(f"Stored in {folder}; tta-bench show {folder}", markup=False)
+    if interrupted:
+        raise KeyboardInterrupt
+    if any(row["status"] not in ("complete", "oom") for row in rows):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,88 @@
+"""What one measurement of speed consists of, and the choices a device or model makes for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tta_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tta_bench.model import LanguageModel
+
+WARM_UP_STEPS = 1
+"""Steps of a stream that are run and not timed, after the warm-up on a step of its own."""
+
+SEED = 0
+"""Of the random tokens, and of PyTorch before each method."""
+
+_LAST_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class SpeedPlan:
+    """The same for every row.
+
+    Attributes:
+        lanes: documents read side by side, where memory holds them.
+        chunk: tokens scored in a step of one lane.
+        steps: steps timed.
+        prefix_id: the token before each document, or None.
+        compile: whether methods run compiled.
+    """
+
+    lanes: int
+    chunk: int
+    steps: int
+    prefix_id: int | None
+    compile: bool
+
+
+def default_lanes(device: torch.device) -> int:
+    """16 fill a large GPU; on a CPU lanes only share the cores."""
+    return 16 if device.type == "cuda" else 1
+
+
+def default_chunk(device: torch.device) -> int:
+    """Tokens in a step: the protocol's own default, and a quarter of it where time is dear."""
+    return 1024 if device.type == "cuda" else 256
+
+
+def default_methods(model: LanguageModel) -> list[str]:
+    """The specs measured where none are named: one of each kind, and dynamic evaluation's subsets.
+
+    `fwl` where weights for this model come with the bench, else its untrained form.
+    """
+    last = min(_LAST_LAYERS, model.num_layers)
+    return [
+        "none",
+        "fwl" if _has_weights("fwl", model) else "fwl-untrained",
+        "neural-cache",
+        "dynamic-eval:optimizer=sgd",
+        "dynamic-eval",
+        "dynamic-eval:subset=mlp",
+        f"dynamic-eval:subset=last-{last}",
+        "dynamic-eval:subset=lora",
+    ]
+
+
+def _has_weights(name: str, model: LanguageModel) -> bool:
+    from tta_bench.registry import load
+
+    method = load(name)
+    try:
+        return bool(method.artifacts(method.Params(), model))
+    except UsageError:
+        return False
+
+
+def check_length(model: LanguageModel, chunk: int) -> None:
+    """Raises UsageError where the model cannot read a chunk at once."""
+    most = model.max_positions
+    if most is not None and chunk > most:
+        raise UsageError(
+            f"a chunk of {chunk} tokens is more than the {most} positions of {model.name}; "
+            "lower --chunk."
+        )

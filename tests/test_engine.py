@@ -120,7 +120,7 @@ def test_one_shape_with_columns_that_no_lane_scores_slice_by_slice(llama, docume
 
     protocol = Protocol(chunk=64)
     tight = run_method(make_method(llama, "dynamic-eval", lanes=2), documents[1:], protocol)
-    monkeypatch.setattr(scores, "SLICE_BYTES", 2 * VOCAB * 4 * 5)
+    monkeypatch.setattr(scores, "SLICE_BYTES", {"cpu": 2 * VOCAB * 4 * 5})
     method = make_method(llama, "dynamic-eval", lanes=2)
     engine = Engine(method, protocol, PREFIX, debug=True, fixed=True)
     for result in engine.run(documents[1:]):

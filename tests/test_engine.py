@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
 
-from tta_bench import Method, Scores, StepShape, Window
+from tta_bench import LaneScores, Method, Scores, StepShape, Window
 from tta_bench.cost.memory import PeakMemory
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine import Engine
@@ -120,11 +120,17 @@ def test_one_shape_with_columns_that_no_lane_scores_slice_by_slice(llama, docume
 
     protocol = Protocol(chunk=64)
     tight = run_method(make_method(llama, "dynamic-eval", lanes=2), documents[1:], protocol)
-    monkeypatch.setattr(scores, "SLICE_BYTES", 2 * VOCAB * 4 * 5)
+    monkeypatch.setattr(scores, "SLICE_BYTES", {"cpu": 2 * VOCAB * 4 * 5})
     method = make_method(llama, "dynamic-eval", lanes=2)
     engine = Engine(method, protocol, PREFIX, debug=True, fixed=True)
     for result in engine.run(documents[1:]):
         np.testing.assert_allclose(result.nll, tight[result.document.key], atol=1e-5)
+
+
+def test_columns_that_no_lane_scores_read_as_zero():
+    scores = LaneScores({1: DenseLogits(torch.randn(1, 3, VOCAB))}, 2, 8, VOCAB)
+    assert not scores.rows(5, 8).any()
+    torch.testing.assert_close(scores.rows(4, 8), scores.full()[:, 4:])
 
 
 def test_one_shape_where_a_cache_is_never_reset(llama, documents):

@@ -98,6 +98,17 @@ def test_rounding_is_allowed_for_where_the_surroundings_differ(
     assert comparison.agrees
 
 
+def test_rounding_is_allowed_for_where_memory_ran_out(tmp_path: Path) -> None:
+    """Some documents of it were read by four lanes, the others by two."""
+    then = store_run(tmp_path / "a", summary={"lanes": 2})
+    now = store_run(tmp_path / "b", lanes=2)
+    comparison = compare_runs(then, now)
+    assert comparison.demanded == CLOSE
+    assert "the same number of lanes" in (comparison.reason or "")
+    assert "lanes" not in [difference.what for difference in comparison.environment]
+    assert suite_of(then).lanes == "2"
+
+
 def test_tolerance_is_of_the_mean_and_of_any_token(tmp_path: Path) -> None:
     mean, token = TOLERANCES["float32"]
     other = {"lanes": 1}

@@ -96,6 +96,7 @@ class Measurement:
         return {"status": status, "reason": reason}
 
     def _measured_lanes(self) -> int:
+        self.cell.model.compiled = False  # the former method may have left it so
         documents = self.cell.documents
         steps = ceil(documents.max_tokens_per_document / self._full_step.scored)
 

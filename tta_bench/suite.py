@@ -31,7 +31,7 @@ class Suite:
         max_tokens: tokens read of each document.
         min_tokens: shorter documents are left out.
         text_column: column that holds the text, for tables.
-        lanes: documents read side by side, or `auto`.
+        lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
         compile: `on`, `off`, or `auto`: on a GPU where the run is long enough to earn it.
         deterministic: hold PyTorch to deterministic algorithms.
     """

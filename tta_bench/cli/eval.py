@@ -138,7 +138,9 @@ def evaluate(
     ] = None,
     lanes: Annotated[
         str | None,
-        typer.Option(help="Documents read side by side, or auto.", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Documents read side by side, or auto: as many as fit.", rich_help_panel=MACHINE
+        ),
     ] = None,
     compile: Annotated[
         Literal["auto", "on", "off"] | None,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tta_bench import Method, Scores, StepShape, Window, compiled, register
 from tta_bench_methods.dynamic_eval_rules import RULES, gradient_statistics
-from tta_bench_methods.dynamic_eval_step import Update, step
+from tta_bench_methods.dynamic_eval_step import Adapted, Update, change_one, step
 from tta_bench_methods.dynamic_eval_subsets import LowRankAdapters, subset_names
 
 
@@ -110,7 +110,7 @@ class DynamicEvaluation(Method):
                 self.model, list(self.start), self.params.stats, self.params.stats_blocks
             )
             self.statistics = rule.prepare_statistics(self.statistics, self.params.stats_blocks)
-        self._step = step
+        self._change = change_one
         self._read: dict[str, Tensor] = {}
 
     def init_state(self) -> dict[str, Tensor]:
@@ -126,7 +126,8 @@ class DynamicEvaluation(Method):
         return state
 
     def compile(self) -> None:
-        self._step = compiled(step)
+        # One program for tensors of every shape: compiled for each, it would take a minute.
+        self._change = compiled(change_one, dynamic=True)
 
     def reset(self, lane: int) -> None:
         super().reset(lane)
@@ -149,18 +150,25 @@ class DynamicEvaluation(Method):
         del self._leaves
         used = [i for i, gradient in enumerate(gradients) if gradient is not None]
         names = [name for i, name in enumerate(self.start) if i in set(used)]
-        self._step(
-            Update(self.rule, self.lr, self.prior, self.params.clip, self.params.interval),
-            [self._all(name) for name in names],
-            [self._read[name] for name in names],
+        update = Update(self.rule, self.lr, self.prior, self.params.clip, self.params.interval)
+        step(
+            update,
+            [self._adapted(name) for name in names],
             [gradients[i] for i in used],
-            [[self._all(name, slot) for slot in self.rule.slots] for name in names],
-            [self._all(name, "waiting") for name in names] if self.params.interval else [],
-            [self.start[name] for name in names] if self.rule.prior is not None else [],
-            [self.statistics[name] for name in names] if self.statistics else [],
             window.scored,
             self.state["tokens_waiting"],
             self.state["steps"],
+            self._change,
+        )
+
+    def _adapted(self, name: str) -> Adapted:
+        return Adapted(
+            weight=self._all(name),
+            read=self._read[name],
+            slots=[self._all(name, slot) for slot in self.rule.slots],
+            waiting=None if self.params.interval is None else self._all(name, "waiting"),
+            start=None if self.rule.prior is None else self.start[name],
+            statistics=self.statistics.get(name),
         )
 
     def _all(self, name: str, what: str = "weight") -> Tensor:

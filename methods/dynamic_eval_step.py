@@ -1,4 +1,4 @@
-"""One step of dynamic evaluation on all adapted tensors of all lanes, compiled as a whole on a GPU.
+"""One step of dynamic evaluation on all adapted tensors of all lanes.
 
 Every tensor is [B, ...], a slice for each lane. What differs between lanes (how many tokens they
 scored, how many steps they took, whether enough have been read) is a vector [B].
@@ -6,6 +6,7 @@ scored, how many steps they took, whether enough have been read) is a vector [B]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,71 +25,103 @@ class Update(NamedTuple):
     interval: int | None
 
 
+class Adapted(NamedTuple):
+    """One parameter of all lanes, and what belongs to it."""
+
+    weight: Tensor  # theta in float32 [B, ...]
+    read: Tensor  # the same in the model's dtype; in float32 the very same tensor
+    slots: list[Tensor]  # the rule's own tensors [B, ...]
+    waiting: Tensor | None  # with an interval: the summed gradients since the last step [B, ...]
+    start: Tensor | None  # theta0 [...], for rules that pull back to it
+    statistics: Tensor | None  # of gradients offline, for rules that divide by them
+
+
 @torch.no_grad()
 def step(
     update: Update,
-    weights: list[Tensor],
-    read: list[Tensor],
+    parameters: list[Adapted],
     gradients: list[Tensor],
-    slots: list[list[Tensor]],
-    waiting: list[Tensor],
-    starts: list[Tensor],
-    statistics: list[Tensor],
     scored: Tensor,
     tokens_waiting: Tensor,
     steps: Tensor,
+    change: Callable[..., None],
 ) -> None:
-    """Changes everything but gradients, starts, statistics and `scored` in place.
+    """Changes the parameters, their slots and counters in place.
 
     Args:
         update: the rule and its settings.
-        weights: theta in float32, a tensor [B, ...] for each parameter.
-        read: the same in the model's dtype.
+        parameters: what is adapted.
         gradients: of each lane's mean loss in this chunk; with an interval of its summed loss.
-        slots: the rule's tensors for each parameter.
-        waiting: with an interval the summed gradients since the last step.
-        starts: theta0 [...], for rules that pull back to it.
-        statistics: of the gradients, for rules that divide by them.
         scored: [B], tokens scored in this chunk.
         tokens_waiting: [B], with an interval the tokens since the last step.
         steps: [B], steps taken.
+        change: `change_one`, or the same compiled.
     """
-    gradients = [gradient.float() for gradient in gradients]
     stepping: Tensor | None = None
     if update.interval is not None:
         tokens_waiting += scored
         stepping = tokens_waiting >= update.interval
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert parameter.waiting is not None
+            parameter.waiting.add_(gradient)
         tokens = tokens_waiting.clamp_min(1)
-        for held, gradient in zip(waiting, gradients, strict=True):
-            held += gradient
-        gradients = [held / _over(tokens, held) for held in waiting]
+        gradients = [
+            p.waiting / _over(tokens, p.waiting) for p in parameters if p.waiting is not None
+        ]
     steps += 1 if stepping is None else stepping
+    shrink: Tensor | None = None
     if update.clip is not None:
-        squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+        squares = [gradient.float().flatten(1).square().sum(1) for gradient in gradients]
         norm = torch.stack(squares).sum(0).sqrt()
         shrink = (update.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
-        gradients = [gradient * _over(shrink, gradient) for gradient in gradients]
-    for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        own = [weight, *slots[i]]
-        before = [] if stepping is None else [value.clone() for value in own]
-        update.rule.step(
-            weight=weight,
-            start=starts[i] if starts else None,
-            gradient=gradient,
-            slots=slots[i],
-            steps=_over(steps, weight),
-            lr=update.lr,
-            prior=update.prior,
-            statistics=statistics[i] if statistics else None,
-        )
-        if stepping is not None:
-            for value, old in zip(own, before, strict=True):
-                value.copy_(torch.where(_over(stepping, value), value, old))
-            waiting[i].masked_fill_(_over(stepping, weight), 0.0)
-        if read[i] is not weight:
-            read[i].copy_(weight)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        change(update, parameter, gradient, steps, shrink, stepping)
     if stepping is not None:
         tokens_waiting.masked_fill_(stepping, 0)
+
+
+@torch.no_grad()
+def change_one(
+    update: Update,
+    parameter: Adapted,
+    gradient: Tensor,
+    steps: Tensor,
+    shrink: Tensor | None,
+    stepping: Tensor | None,
+) -> None:
+    """The rule on one parameter. Compiled, it is one pass over memory.
+
+    Args:
+        update: the rule and its settings.
+        parameter: is changed in place.
+        gradient: [B, ...].
+        steps: [B], the number of this step.
+        shrink: [B], a factor on the gradients, or None.
+        stepping: [B], which lanes step; None: all.
+    """
+    weight = parameter.weight
+    gradient = gradient.float()
+    if shrink is not None:
+        gradient = gradient * _over(shrink, gradient)
+    own = [weight, *parameter.slots]
+    before = [] if stepping is None else [value.clone() for value in own]
+    update.rule.step(
+        weight=weight,
+        start=parameter.start,
+        gradient=gradient,
+        slots=parameter.slots,
+        steps=_over(steps, weight),
+        lr=update.lr,
+        prior=update.prior,
+        statistics=parameter.statistics,
+    )
+    if stepping is not None:
+        assert parameter.waiting is not None
+        for value, old in zip(own, before, strict=True):
+            value.copy_(torch.where(_over(stepping, value), value, old))
+        parameter.waiting.masked_fill_(_over(stepping, weight), 0.0)
+    if parameter.read is not weight:
+        parameter.read.copy_(weight)
 
 
 def _over(values: Tensor, like: Tensor) -> Tensor:

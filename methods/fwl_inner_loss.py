@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SLICE_BYTES = 128 * 2**20
-"""Float32 logits alive at once; more is cut into slices of positions."""
+SLICE_BYTES = {"cpu": 2**27, "cuda": 2**29}
+"""Float32 logits alive at once; more is cut into slices of positions. A GPU needs large products to
+be busy."""
 
 VOCABULARY = 2**17
 """Width of logits assumed of a function, whose width nobody tells."""
@@ -63,5 +65,7 @@ def _slices(y: Tensor, unembedding: Unembedding) -> list[slice]:
     if torch.is_grad_enabled():
         return [slice(0, length)]
     vocab = len(unembedding) if isinstance(unembedding, Tensor) else VOCABULARY
-    step = max(1, SLICE_BYTES // (4 * vocab * max(1, lanes)))
+    most = SLICE_BYTES.get(y.device.type, SLICE_BYTES["cpu"])
+    count = math.ceil(length / max(1, most // (4 * vocab * max(1, lanes))))
+    step = max(1, math.ceil(length / max(1, count)))  # even slices, so that few shapes are compiled
     return [slice(start, start + step) for start in range(0, length, step)] or [slice(0, 0)]

@@ -15,6 +15,7 @@ from tta_bench.errors import BenchError, MethodError
 from tta_bench.graph import StepGraph
 from tta_bench.model.cache import LaneCache
 from tta_bench.model.compilation import compiled
+from tta_bench.precision import float32_products
 from tta_bench.protocol import Protocol, Span
 from tta_bench.scores import as_scores, row_losses, token_nll
 from tta_bench.streams import Step, Stream, collate, full_step, open_stream
@@ -183,7 +184,7 @@ class Engine:
     def _work(self, window: Window, targets: Tensor) -> Tensor:
         """Scores, then lets the method adapt: [B, C] losses."""
         method = self.method
-        with torch.set_grad_enabled(method.gradients):
+        with torch.set_grad_enabled(method.gradients), float32_products(method.model.dtype):
             shape = (window.lanes, window.chunk_size, method.model.vocab_size)
             scores = as_scores(method.score(window), shape)
             nll = token_nll(scores, targets, window.mask, method.gradients, self.losses_of)

@@ -1,13 +1,12 @@
-"""The model's forward pass with replaced parameters, as it is or through `torch.compile`."""
+"""The model's forward pass with replaced parameters, and what of it `torch.compile` compiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 if TYPE_CHECKING:
@@ -26,13 +25,25 @@ def run_split(
     return functional_call(split, dict(replaced), (what, *args), kwargs)
 
 
-@cache
-def compiled_run() -> Callable[..., Any]:
-    """`run_split`, compiled for every shape it meets. Steps have few shapes, so none is dynamic."""
-    return compiled(run_split)
+def compile_blocks(blocks: Iterable[nn.Module], wanted: bool) -> None:
+    """Compiles each block by itself, or undoes it.
+
+    The blocks of a transformer are one program with other parameters: it is compiled once and not
+    once a layer, in seconds where the whole model takes minutes. Between them is little to fuse.
+    """
+    _keep_many_shapes()
+    for block in blocks:
+        if wanted:
+            block.compile(dynamic=False)
+        else:
+            block._compiled_call_impl = None
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` for static shapes, many of them."""
+def compiled(function: Callable[..., Any], dynamic: bool = False) -> Callable[..., Any]:
+    """`torch.compile` for functions of few static shapes; `dynamic` for one of many shapes."""
+    _keep_many_shapes()
+    return torch.compile(function, dynamic=dynamic)
+
+
+def _keep_many_shapes() -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
-    return torch.compile(function, dynamic=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tta_bench.errors import ModelError
 from tta_bench.model.attention import use_causal_attention
-from tta_bench.model.compilation import compiled_run, run_split
+from tta_bench.model.compilation import compile_blocks, run_split
 from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
 from tta_bench.model.split import Split, check_split
 from tta_bench.scores import Logits
@@ -65,13 +65,16 @@ class LanguageModel:
 
     @property
     def compiled(self) -> bool:
-        """Whether the body runs through `torch.compile` (never with a carried cache)."""
+        """Whether the blocks run through `torch.compile`."""
         return self._compiled
 
     @compiled.setter
     def compiled(self, wanted: bool) -> None:
+        if wanted == self._compiled:
+            return
         if wanted:
             use_causal_attention(self.net)
+        compile_blocks(self.layers, wanted)
         self._compiled = wanted
 
     @property
@@ -242,8 +245,7 @@ class LanguageModel:
             )
         ids, replaced = window.input_ids, self._replaced(weights)
         if window.past is None:
-            run = compiled_run() if self._compiled else run_split
-            return run(self._split, replaced, what, ids, use_cache=False)[0]
+            return run_split(self._split, replaced, what, ids, use_cache=False)[0]
         past = window.past
         output, cache = run_split(
             self._split,

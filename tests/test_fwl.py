@@ -172,7 +172,7 @@ def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast, lives):
 
 @pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
 def test_the_written_out_gradient_is_autograds(slice_bytes, monkeypatch):
-    monkeypatch.setattr("tta_bench_methods.fwl_inner_loss.SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr("tta_bench_methods.fwl_inner_loss.SLICE_BYTES", {"cpu": slice_bytes})
     layer = small_layer()
     x, labels, weights, unembedding, skip = small_streams(layer, lanes=2, length=6)
     y = layer.slow(x, skip).y

@@ -25,12 +25,13 @@ class Rule:
     """One update rule: `step` changes `weight` in place.
 
     Attributes:
-        step: called with weight, start (theta0), gradient, slots, steps (1, 2, ..., a tensor that
-            broadcasts over lanes), lr, prior and statistics.
+        step: called with weight, start (theta0), gradient, slots, scales, lr, prior and statistics.
         lr: default learning rate.
         prior: default strength of the pull to theta0; None if the rule has none.
         slots: names of the tensors it keeps beside each weight.
         needs_statistics: whether it divides by offline gradient statistics.
+        scales: of the numbers of each lane's step [B], 1, 2, ..., what the rule needs of them: a
+            list of [B], computed once a step. The rule sees them as they broadcast over [B, ...].
     """
 
     step: Callable[..., None]
@@ -38,6 +39,7 @@ class Rule:
     prior: float | None = None
     slots: tuple[str, ...] = ()
     needs_statistics: bool = False
+    scales: Callable[[Tensor], list[Tensor]] = lambda steps: []
     prepare_statistics: Callable[[dict[str, Tensor], int], dict[str, Tensor]] = (
         lambda squares, blocks: squares
     )
@@ -48,16 +50,29 @@ def _sgd(weight: Tensor, gradient: Tensor, lr: float, **_: object) -> None:
 
 
 def _adam(
-    weight: Tensor, gradient: Tensor, slots: list[Tensor], steps: Tensor, lr: float, **_: object
+    weight: Tensor,
+    gradient: Tensor,
+    slots: list[Tensor],
+    scales: list[Tensor],
+    lr: float,
+    **_: object,
 ) -> None:
     """Adam (Kingma and Ba 2015), bias-corrected."""
     first, second = slots
-    # 1 - beta^steps in float64: near one, float32 has few digits left of the difference.
-    unbias = [(1 - beta ** steps.double()).float() for beta in BETAS]
+    unbias_first, unbias_second = scales
     first.lerp_(gradient, 1 - BETAS[0])
     second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-    scale = second.sqrt().mul_(unbias[1].rsqrt()).add_(ADAM_EPS)
-    weight.addcdiv_(first / unbias[0], scale, value=-lr)
+    scale = second.sqrt().mul_(unbias_second).add_(ADAM_EPS)
+    weight.addcdiv_(first * unbias_first, scale, value=-lr)
+
+
+def _unbias(steps: Tensor) -> list[Tensor]:
+    """What undoes the bias of Adam's moments, of the first and of the root of the second.
+
+    In float64: near one, float32 has few digits left of 1 - beta^steps.
+    """
+    first, second = ((1 - beta ** steps.double()) for beta in BETAS)
+    return [first.reciprocal().float(), second.rsqrt().float()]
 
 
 def _adamw(weight: Tensor, start: Tensor, lr: float, prior: float, **rest: object) -> None:
@@ -109,8 +124,8 @@ def _rms18_statistics(squares: dict[str, Tensor], blocks: int) -> dict[str, Tens
 
 RULES = {
     "sgd": Rule(_sgd, lr=3e-3),
-    "adam": Rule(_adam, lr=1e-4, slots=("first", "second")),
-    "adamw": Rule(_adamw, lr=1e-4, prior=1e-2, slots=("first", "second")),
+    "adam": Rule(_adam, lr=1e-4, slots=("first", "second"), scales=_unbias),
+    "adamw": Rule(_adamw, lr=1e-4, prior=1e-2, slots=("first", "second"), scales=_unbias),
     "rms18": Rule(
         _rms18,
         lr=5e-5,

@@ -69,13 +69,14 @@ def step(
             p.waiting / _over(tokens, p.waiting) for p in parameters if p.waiting is not None
         ]
     steps += 1 if stepping is None else stepping
+    scales = update.rule.scales(steps)
     shrink: Tensor | None = None
     if update.clip is not None:
         squares = [gradient.float().flatten(1).square().sum(1) for gradient in gradients]
         norm = torch.stack(squares).sum(0).sqrt()
         shrink = (update.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        change(update, parameter, gradient, steps, shrink, stepping)
+        change(update, parameter, gradient, scales, shrink, stepping)
     if stepping is not None:
         tokens_waiting.masked_fill_(stepping, 0)
 
@@ -85,7 +86,7 @@ def change_one(
     update: Update,
     parameter: Adapted,
     gradient: Tensor,
-    steps: Tensor,
+    scales: list[Tensor],
     shrink: Tensor | None,
     stepping: Tensor | None,
 ) -> None:
@@ -95,7 +96,7 @@ def change_one(
         update: the rule and its settings.
         parameter: is changed in place.
         gradient: [B, ...].
-        steps: [B], the number of this step.
+        scales: what the rule needs of the number of this step, each [B].
         shrink: [B], a factor on the gradients, or None.
         stepping: [B], which lanes step; None: all.
     """
@@ -110,7 +111,7 @@ def change_one(
         start=parameter.start,
         gradient=gradient,
         slots=parameter.slots,
-        steps=_over(steps, weight),
+        scales=[_over(scale, weight) for scale in scales],
         lr=update.lr,
         prior=update.prior,
         statistics=parameter.statistics,

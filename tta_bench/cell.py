@@ -199,13 +199,22 @@ def _concerns_storage(error: BaseException) -> bool:
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
+_VERDICTS: dict[tuple[type[Method], str], tuple[bool | None, list[str]]] = {}
+
+
 def _validity(choice: MethodChoice) -> tuple[bool | None, list[str]]:
-    """The verdict of the quick probes on tiny random models, and the rules that were broken."""
-    try:
-        report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
-    except SystemExit:  # it will raise again in its run, and its row will say so
-        return None, []
-    return report.valid, list(report.failed)
+    """The verdict of the quick probes on tiny random models, and the rules that were broken.
+
+    Once for all cells: the probes know neither the model nor the documents.
+    """
+    key = choice.cls, choice.spec
+    if key not in _VERDICTS:
+        try:
+            report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
+            _VERDICTS[key] = report.valid, list(report.failed)
+        except SystemExit:  # it will raise again in its run, and its row will say so
+            _VERDICTS[key] = None, []
+    return _VERDICTS[key]
 
 
 def _weight_sums(model: LanguageModel) -> Tensor:

@@ -202,14 +202,16 @@ class Engine:
         on_step: Callable[[int, float], None],
     ) -> Iterator[DocumentResult]:
         seconds = self.timer.last / sum(part is not None for part in parts)
+        values = nll.numpy()  # 0 at padding
+        finite, sums = np.isfinite(values).all(1), values.sum(1, dtype=np.float64)
         for lane, part in enumerate(parts):
             if part is None:
                 continue
             stream, scored = part[0], part[1].scored
-            losses = nll[lane, :scored].numpy()
+            losses = values[lane, :scored]
             stream.record(losses)
             stream.seconds += seconds
-            if not np.isfinite(losses).all():
+            if not finite[lane]:
                 first = int(np.argmin(np.isfinite(losses)))
                 position = stream.tokens_scored - scored + first
                 reason = f"the loss of token {position} is {losses[first]}"
@@ -218,7 +220,7 @@ class Engine:
                     stream.index, stream.document, "diverged", reason, seconds=stream.seconds
                 )
                 continue
-            on_step(scored, float(losses.sum(dtype=np.float64)))
+            on_step(scored, float(sums[lane]))
             if stream.finished:
                 lanes[lane] = None
                 yield DocumentResult(

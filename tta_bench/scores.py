@@ -152,9 +152,11 @@ def token_nll(
     lanes, columns, vocab = scores.shape
     column_bytes = lanes * vocab * 4
     most = SLICE_BYTES.get(targets.device.type, SLICE_BYTES["cpu"])
-    slices = math.ceil(columns / max(1, most // column_bytes))
-    step = math.ceil(columns / slices)  # even slices: few shapes to compile for
     again = gradients and column_bytes * columns > RETAINED_BYTES
+    slices = math.ceil(columns / max(1, most // column_bytes))
+    if gradients and not again:
+        slices = 1  # all is kept for the backward pass, and gradients of slices would be added up
+    step = math.ceil(columns / slices)  # even slices: few shapes to compile for
 
     def of_slice(start: int, stop: int) -> Tensor:
         rows = scores.rows(start, stop)

@@ -114,7 +114,7 @@ def _affine(module: Any, x: Tensor, weight: Tensor, shared: Callable[[], Tensor]
     bias = module.bias
     if weight.dim() == 3:
         rows = x.reshape(len(weight), -1, x.shape[-1])
-        y = torch.bmm(rows, weight).view(*x.shape[:-1], weight.shape[-1])
+        y = _LaneProduct.apply(rows, weight).view(*x.shape[:-1], weight.shape[-1])
         if bias is not None:
             y = y + _over_positions(bias, y)
     elif bias is not None and bias.dim() == 2:
@@ -122,8 +122,32 @@ def _affine(module: Any, x: Tensor, weight: Tensor, shared: Callable[[], Tensor]
     else:
         y = shared()
     if module.lora_A is not None:
-        y = y + x @ module.lora_A.mT @ module.lora_B.mT
+        inner, outer = x @ module.lora_A.mT, module.lora_B.mT
+        # Added by the product itself where it can be: y goes through memory once less.
+        y = torch.baddbmm(y, inner, outer) if outer.dim() == 3 else y + inner @ outer
     return y
+
+
+class _LaneProduct(torch.autograd.Function):
+    """x [B, n, in] times W [B, in, out], where W is the transpose of what is stored.
+
+    PyTorch's own backward pass gives the gradient of W as the transpose of what it stores: each sum
+    with another gradient, and each step, would then go through memory across the grain.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, weight.mT) if for_x else None,
+            torch.bmm(gradient.mT, x).mT if for_weight else None,
+        )
 
 
 def _over_positions(bias: Tensor, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ TOP = 12
 _LONGEST_NAME = 96
 
 _CATEGORIES = (
+    ("elementwise/triton", r"^triton_"),  # named after all that was fused into it
     ("attention", r"flash|fmha|attention|attn"),
     ("matmul", r"gemm|gemv|cutlass|xmma|nvjet|cublas|splitk|_mm$|::(b|add|badd|addb)?mm|matmul"),
     ("memory copy", r"memcpy|memset|copy|clone|catarray|::cat$|fill"),

@@ -1,4 +1,4 @@
-"""What the README shows is what the commands give: its tables, and its commands."""
+"""What README and docs show is what the commands give: their tables, and the README's commands."""
 
 import os
 import re
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = dict(re.findall(r"<!-- table: (\S+) -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL))
+PAGES = README + "".join(p.read_text(encoding="utf-8") for p in sorted(ROOT.glob("docs/*.md")))
+TABLES = dict(re.findall(r"<!-- table: (\S+) -->\n\n(.*?)\n\n<!-- end -->", PAGES, re.DOTALL))
 COMMANDS = re.findall(r"^(tta-bench [^`\n]*)$", README, re.MULTILINE)
 
 

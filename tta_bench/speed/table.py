@@ -107,7 +107,7 @@ def _notes(speed: Mapping[str, Any]) -> list[str]:
     ]
     reasons: dict[str, list[str]] = {}
     for row in speed["rows"]:
-        if row["status"] != "complete":
+        if row["status"] not in ("complete", "oom"):  # the row itself says that it does not fit
             reasons.setdefault(f"{row['status']}: {row['reason']}", []).append(row["label"])
     notes += [f"{'; '.join(labels)}: {reason}" for reason, labels in reasons.items()]
     if not speed["complete"]:

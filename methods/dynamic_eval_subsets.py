@@ -104,4 +104,5 @@ class LowRankAdapters:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    # Not what is derived from them: its forward pass may be another.
+    return type(module) is nn.Linear or type(module).__name__ == "Conv1D"

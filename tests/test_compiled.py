@@ -231,7 +231,6 @@ def test_steps_after_the_first_compile_nothing(model, texts, monkeypatch):
         assert counter.frame_count == after
 
 
-@pytest.mark.xfail(reason="the blocks are compiled for each width of the cache; see CACHE_NOTE")
 def test_with_a_carried_cache_the_model_runs_uncompiled(model, texts, monkeypatch):
     """The cache grows with the stream: each step would be compiled anew, in timed steps."""
     counter = CompileCounter()

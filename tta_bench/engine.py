@@ -98,7 +98,8 @@ class Engine:
     def warm_up(self, shape: StepShape) -> None:
         """One step of this shape on synthetic tokens, so that no document pays for set-up."""
         if self.compile:
-            self.method.model.compiled = True
+            # A carried cache grows, and its blocks would be compiled anew for each width.
+            self.method.model.compiled = self.past is None
             self.method.compile()
             self.losses_of = compiled(row_losses)
         generator = torch.Generator().manual_seed(0)

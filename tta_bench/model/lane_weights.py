@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tta_bench.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -37,6 +39,7 @@ class LaneWeights:
         self._shapes = {name: value.dim() for name, value in net.named_parameters()}
         self._norms: dict[str, int] = {}  # name of a norm's parameter: rank of what it normalises
         self._unknown: dict[str, str] = {}  # name of a parameter: the class that owns it
+        self._adapters: set[str] = set()  # names at which adapters can be given
         for path, module in net.named_modules():
             self._prepare(path, module, norm_ranks.get(path))
 
@@ -53,10 +56,22 @@ class LaneWeights:
         """A class of module that owns one of these and has no batched form; None if all have."""
         return next((self._unknown[name] for name in names if name in self._unknown), None)
 
+    def check(self, names: Iterable[str]) -> None:
+        """Raises ModelError where an adapter's module would not read it."""
+        for name in names:
+            if name not in self._shapes and name not in self._adapters:
+                raise ModelError(
+                    f"{name.rpartition('.')[0]} takes no adapter: it is not nn.Linear."
+                )
+
     def broadcast(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same weights, those of norms shaped so that they broadcast over positions."""
         return {
-            name: value.view(len(value), *[1] * (self._norms[name] - 2), -1)
+            name: value.view(
+                len(value),
+                *[1] * (self._norms[name] - 1 - self._shapes[name]),  # before what a gain has
+                *value.shape[1:],
+            )
             if name in self._norms
             else value
             for name, value in weights.items()
@@ -71,12 +86,13 @@ class LaneWeights:
             if forward in (_linear, _conv1d):
                 for name in ADAPTERS:
                     module.register_parameter(name, None)
-        if isinstance(module, nn.LayerNorm) or (forward is None and rank is not None):
-            if rank is None:
-                self._unknown |= {name: type(module).__name__ for name in own}
-            else:
-                self._norms |= dict.fromkeys(own, rank)
-        elif forward is None:
+                self._adapters |= {f"{path}.{name}" for name in ADAPTERS}
+        # Fused norms take a vector for their gain; only nn.LayerNorm itself has a form for lanes.
+        fused = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and forward is None
+        # What normalises [B T, d] gives no place to a lane.
+        if rank is not None and rank > 2 and not fused:
+            self._norms |= dict.fromkeys(own, rank)
+        elif forward is None or forward is _layer_norm:
             self._unknown |= {name: type(module).__name__ for name in own}
 
 
@@ -110,22 +126,36 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
 
 
 def _affine(module: Any, x: Tensor, weight: Tensor, shared: Callable[[], Tensor]) -> Tensor:
-    """x W + b + x A^T B^T, where W [in, out] or [B, in, out], and b, A and B may be a lane's."""
-    bias = module.bias
+    """x W + b + x A^T B^T, where W [in, out] or [B, in, out], and b, A and B may be a lane's.
+
+    x is [B, ..., in], or [B T, in] where a model has flattened its lanes: they lie one after the
+    other in both.
+    """
+    bias, adapter = module.bias, module.lora_A
+    own_bias = bias is not None and bias.dim() == 2
+    if weight.dim() == 2 and not own_bias and adapter is None:
+        return shared()
+    lanes = next(
+        (
+            len(v)
+            for v, d in ((weight, 3), (bias, 2), (adapter, 3))
+            if v is not None and v.dim() == d
+        ),
+        1,
+    )
+    rows = x.reshape(lanes, -1, x.shape[-1])
     if weight.dim() == 3:
-        rows = x.reshape(len(weight), -1, x.shape[-1])
-        y = _LaneProduct.apply(rows, weight).view(*x.shape[:-1], weight.shape[-1])
-        if bias is not None:
-            y = y + _over_positions(bias, y)
-    elif bias is not None and bias.dim() == 2:
-        y = x @ weight + _over_positions(bias, x)
+        y = _LaneProduct.apply(rows, weight)
+        y = y if bias is None else y + (bias[:, None] if own_bias else bias)
+    elif own_bias:
+        y = rows @ weight + bias[:, None]
     else:
-        y = shared()
-    if module.lora_A is not None:
-        inner, outer = x @ module.lora_A.mT, module.lora_B.mT
+        y = shared().view(lanes, -1, weight.shape[-1])
+    if adapter is not None:
+        inner, outer = rows @ adapter.mT, module.lora_B.mT
         # Added by the product itself where it can be: y goes through memory once less.
         y = torch.baddbmm(y, inner, outer) if outer.dim() == 3 else y + inner @ outer
-    return y
+    return y.view(*x.shape[:-1], weight.shape[-1])
 
 
 class _LaneProduct(torch.autograd.Function):
@@ -150,11 +180,6 @@ class _LaneProduct(torch.autograd.Function):
         )
 
 
-def _over_positions(bias: Tensor, like: Tensor) -> Tensor:
-    """[B, n] or [n] as it broadcasts over [B, ..., n]."""
-    return bias if bias.dim() == 1 else bias.view(len(bias), *[1] * (like.dim() - 2), -1)
-
-
 def _embedding(self: Any, ids: Tensor) -> Tensor:
     table = self.weight
     if table.dim() == 3:  # one table after the other, so that one look-up serves all lanes
@@ -164,7 +189,9 @@ def _embedding(self: Any, ids: Tensor) -> Tensor:
     else:
         found = F.embedding(ids, table, self.padding_idx)
     scale = getattr(self, "embed_scale", None)
-    return found if scale is None else found * scale.to(table.dtype)
+    if scale is None:
+        return found
+    return found * (scale.to(table.dtype) if isinstance(scale, Tensor) else scale)
 
 
 def _layer_norm(self: Any, x: Tensor) -> Tensor:

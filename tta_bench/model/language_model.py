@@ -281,6 +281,7 @@ class LanguageModel:
         """Weights as the split's modules take them; a single lane's are shared by all there are."""
         if not weights:
             return {}
+        self._lane_weights.check(weights)
         lanes = self._lane_weights.lanes(weights)
         if lanes == 1:
             weights = {name: value.squeeze(0) for name, value in weights.items()}

@@ -34,9 +34,9 @@ class Split(nn.Module):
             return self.unembed(*args)
         if what == "hidden":
             output = self.body(*args, return_dict=True, **kwargs)
-            return output.last_hidden_state, output.past_key_values
+            return output.last_hidden_state, getattr(output, "past_key_values", None)
         output = self.net(*args, return_dict=True, **kwargs)
-        return output.logits, output.past_key_values
+        return output.logits, getattr(output, "past_key_values", None)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """[..., d] -> [..., V]."""

@@ -260,7 +260,7 @@ def test_a_method_that_needs_too_much_memory_gets_fewer_lanes(home: Path) -> Non
     text = CliRunner().invoke(app, ["show", folder, "--format", "markdown"]).stdout
     assert "| greedy | 2 of 5 |" in text
     assert "| vast | does not fit | — |" in text
-    assert "- vast: oom: OutOfMemoryError: out of memory" in text
+    assert "OutOfMemoryError" not in text  # the row itself says it
 
 
 def test_a_method_that_fails_is_a_row_with_the_reason(home: Path) -> None:

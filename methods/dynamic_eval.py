@@ -110,6 +110,9 @@ class DynamicEvaluation(Method):
                 self.model, list(self.start), self.params.stats, self.params.stats_blocks
             )
             self.statistics = rule.prepare_statistics(self.statistics, self.params.stats_blocks)
+        alone = self.model.one_by_one(self.start) if self.lanes > 1 else None
+        if alone is not None:
+            self.notes = (f"lanes are read one after another: {alone}.",)
         self._change = change_one
         self._read: dict[str, Tensor] = {}
 

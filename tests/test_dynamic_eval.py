@@ -241,6 +241,24 @@ def test_an_interval_of_two_chunks_is_one_step_on_their_mean(llama):
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
+def test_a_step_of_zero_is_none_on_any_lanes(llama):
+    """To the last bit on one lane; on several the batched products round in another way."""
+    documents = [random_document(f"d{i}", length, i) for i, length in enumerate((70, 48, 33))]
+    plain = run_method(make_method(llama, "none"), documents)
+    for lanes, tolerance in ((1, 0.0), (3, 1e-5)):
+        found = run_method(make_method(llama, "dynamic-eval", lanes, lr="0"), documents)
+        for key, losses in plain.items():
+            np.testing.assert_allclose(found[key], losses, rtol=0, atol=tolerance)
+
+
+def test_reading_lanes_one_by_one_is_said(llama, monkeypatch):
+    assert make_method(llama, "dynamic-eval", 2).notes == ()
+    monkeypatch.setattr(type(llama), "one_by_one", lambda model, names: "Experts has no form")
+    assert make_method(llama, "dynamic-eval").notes == ()  # on one lane nothing is lost
+    (note,) = make_method(llama, "dynamic-eval", 2).notes
+    assert "one after another: Experts" in note
+
+
 def test_weights_are_kept_in_float32_under_a_bfloat16_model():
     """A step far below bfloat16's resolution must not be lost: many of them add up."""
     model = tiny_model("llama", torch.bfloat16)

@@ -16,7 +16,7 @@ kept between runs), and a compiled step of a small model is a tenth of a second 
 def compiles(asked: str, device: torch.device, steps: float) -> bool:
     """Whether to compile a run of so many steps.
 
-    `auto` depends on the machine's kind and on the documents, never on a clock: in bfloat16
+    `auto` depends on the kind of device, the documents and the lanes, never on a clock: in bfloat16
     compiled code rounds differently, and a run should round like its repetition.
 
     Raises:

@@ -136,7 +136,8 @@ class Measurement:
         started = perf_counter()
         engine.warm_up(self._full_step)
         warm_up_seconds = perf_counter() - started
-        for warning in report.warnings:
+        notes = [f"{self.choice.spec}: {note}" for note in method.notes]
+        for warning in [*report.warnings, *notes]:
             if warning not in self._warnings:
                 self.progress.note(warning)
                 self._warnings.add(warning)

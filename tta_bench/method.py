@@ -53,6 +53,9 @@ class Method:
     that depends on values) and keep their state in place: a step may become a CUDA graph.
     """
 
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about this very run, such as a slower path that was taken."""
+
     offline_flops: float = 0.0
     """FLOPs spent before the first document, in `prepare` or in training, reported as a one-off."""
 

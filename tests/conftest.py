@@ -21,12 +21,12 @@ from transformers import (
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
+from tta_bench.contract.registry import load
+from tta_bench.contract.spec import build
 from tta_bench.documents import TokenizedDocument
-from tta_bench.engine import Engine
-from tta_bench.model import LanguageModel
-from tta_bench.params import build
-from tta_bench.protocol import Protocol
-from tta_bench.registry import load
+from tta_bench.engine.loop import Engine
+from tta_bench.engine.protocol import Protocol
+from tta_bench.model.language_model import LanguageModel
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tta_bench.manifest import build_manifest
 from tta_bench.store import Row, Run, RunWriter, load_run
+from tta_bench.store.manifest import build_manifest
 
 PROTOCOL = {
     "name": "stream",

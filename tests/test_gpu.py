@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import PREFIX, make_method, random_document, run_method
 
-from tta_bench.engine import Engine
+from tta_bench.engine.loop import Engine
+from tta_bench.engine.protocol import Protocol
+from tta_bench.engine.streams import full_step
 from tta_bench.model.load import load_model
-from tta_bench.protocol import Protocol
-from tta_bench.streams import full_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -28,7 +28,7 @@ sys.path.extend(dependencies)
 site.addsitedir(target)
 from importlib.metadata import entry_points
 from importlib.resources import files
-from tta_bench.registry import available
+from tta_bench.contract.registry import available
 found = {info.name: str(info.file) for info in available().values()}
 suites = files("tta_bench_suites")
 print(json.dumps({

@@ -62,7 +62,7 @@ def test_the_default_suite_is_the_committed_one():
     """The quickstart table comes from the suite as it is now, methods and limits included."""
     import json
 
-    from tta_bench.suite import load_suite
+    from tta_bench.evaluation.suite import load_suite
 
     suite = load_suite("quickstart")
     manifests = [

@@ -17,13 +17,13 @@ from stored_runs import make_row, store_run
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
-from tta_bench.documents import packages
 from tta_bench.documents.sources import load_documents
 from tta_bench.errors import DocumentError, ModelError, UsageError
+from tta_bench.evaluation.suite import load_suite
+from tta_bench.fetch import packages
 from tta_bench.model import load as loading
 from tta_bench.model.load import load_model
 from tta_bench.store import create_group
-from tta_bench.suite import load_suite
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m[red]name[/red][link=x]\u202e.txt"
 """Steers a terminal, and is markup to Rich."""

@@ -12,31 +12,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tta_bench.contract.method import Method
+    from tta_bench.contract.registry import register
     from tta_bench.errors import BenchError, MethodError, UsageError
-    from tta_bench.load import load_results
-    from tta_bench.method import Method, StepShape
-    from tta_bench.model import LanguageModel
+    from tta_bench.heads.slow_weights import SlowWeights
     from tta_bench.model.compilation import compiled
-    from tta_bench.registry import register
-    from tta_bench.scores import LaneScores, Logits, Scores
-    from tta_bench.slow_weights import SlowWeights
-    from tta_bench.window import Window
+    from tta_bench.model.language_model import LanguageModel
+    from tta_bench.model.scores import LaneScores, Logits, Scores
+    from tta_bench.model.step_shape import StepShape
+    from tta_bench.model.window import Window
+    from tta_bench.store.frame import load_results
 
 _HOME = {
     "BenchError": "errors",
-    "LaneScores": "scores",
-    "LanguageModel": "model",
-    "Logits": "scores",
-    "Method": "method",
+    "LaneScores": "model.scores",
+    "LanguageModel": "model.language_model",
+    "Logits": "model.scores",
+    "Method": "contract.method",
     "MethodError": "errors",
-    "Scores": "scores",
-    "SlowWeights": "slow_weights",
-    "StepShape": "method",
+    "Scores": "model.scores",
+    "SlowWeights": "heads.slow_weights",
+    "StepShape": "model.step_shape",
     "UsageError": "errors",
-    "Window": "window",
+    "Window": "model.window",
     "compiled": "model.compilation",
-    "load_results": "load",
-    "register": "registry",
+    "load_results": "store.frame",
+    "register": "contract.registry",
 }
 
 __all__ = [

@@ -17,7 +17,7 @@ _COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
 def _methods(incomplete: str) -> list[str]:
-    from tta_bench.registry import available
+    from tta_bench.contract.registry import available
 
     return [name for name in available() if name.startswith(incomplete)]
 
@@ -40,7 +40,7 @@ def check(
     Takes some seconds on a CPU and never 20: what a slow method leaves no time for is skipped. The
     exit code is 1 if a probe fails, and 3 if none fails but there was no time for all.
     """
-    from tta_bench import registry
+    from tta_bench.contract import registry
 
     for file in plugin or []:
         registry.add_plugin(file)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tta_bench.suite import DEFAULT_SUITE, Suite, load_suite
+from tta_bench.evaluation.suite import DEFAULT_SUITE, Suite, load_suite
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -25,19 +25,19 @@ METHODS, DOCUMENTS, PROTOCOL, MACHINE, OUTPUT = (
 
 
 def _methods(incomplete: str) -> list[str]:
-    from tta_bench.registry import available
+    from tta_bench.contract.registry import available
 
     return [name for name in available() if name.startswith(incomplete)]
 
 
 def _suites(incomplete: str) -> list[str]:
-    from tta_bench.suite import installed_suites
+    from tta_bench.evaluation.suite import installed_suites
 
     return [name for name in installed_suites() if name.startswith(incomplete)]
 
 
 def _models(incomplete: str) -> list[str]:
-    from tta_bench.model_sources import MODEL_ALIASES
+    from tta_bench.model.sources import MODEL_ALIASES
 
     names = ["builtin:tiny", *MODEL_ALIASES]
     return [name for name in names if name.startswith(incomplete)]
@@ -200,8 +200,8 @@ def evaluate(
     tta-bench eval --model smollm2-135m --dataset builtin:stdlib --limit 3 --method none
     --method dynamic-eval:optimizer=adam,lr=1e-4
     """
-    from tta_bench.progress import Progress
-    from tta_bench.registry import add_plugin
+    from tta_bench.contract.registry import add_plugin
+    from tta_bench.evaluation.progress import Progress
     from tta_bench.store import load_run
 
     for file in plugin or []:
@@ -236,7 +236,7 @@ def evaluate(
     paths: list[Path] = []
     interrupted = False
     with Progress(quiet=quiet) as progress:
-        from tta_bench.evaluate import run_suite
+        from tta_bench.evaluation.execute import run_suite
 
         try:
             for path in run_suite(

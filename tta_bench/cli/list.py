@@ -25,7 +25,7 @@ def methods(
     json_: Json = False,
 ) -> None:
     """Methods for --method, with their families."""
-    from tta_bench import registry
+    from tta_bench.contract import registry
 
     for file in plugin or []:
         registry.add_plugin(file)
@@ -54,7 +54,7 @@ def methods(
 @app.command()
 def models(json_: Json = False) -> None:
     """Forms that --model takes."""
-    from tta_bench.model_sources import MODEL_SOURCES
+    from tta_bench.model.sources import MODEL_SOURCES
 
     if json_:
         _print_json("models", [{"form": form, "summary": about} for form, about in MODEL_SOURCES])
@@ -65,7 +65,7 @@ def models(json_: Json = False) -> None:
 @app.command()
 def suites(json_: Json = False) -> None:
     """Built-in suites for --suite."""
-    from tta_bench.suite import installed_suites
+    from tta_bench.evaluation.suite import installed_suites
 
     files = installed_suites()
     found = [(name, description(path.read_text(encoding="utf-8"))) for name, path in files.items()]

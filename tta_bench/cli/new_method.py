@@ -26,7 +26,7 @@ def new_method(
             f"'{name}' cannot be a method's name: use lower-case letters, digits and dashes, "
             "such as my-method."
         )
-    from tta_bench import registry
+    from tta_bench.contract import registry
 
     known = registry.available().get(name)
     if known is not None:

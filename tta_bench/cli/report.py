@@ -39,8 +39,8 @@ def report(
     Curves need the losses of single tokens (nll/ in a run's folder). Slices by token and coloured
     texts need the documents, which are opened again from the manifest; no weights are loaded.
     """
+    from tta_bench.extras import require
     from tta_bench.report import build_report
-    from tta_bench.report.needs import require
     from tta_bench.report.page import page_of
     from tta_bench.report.png import write_figures
     from tta_bench.store.files import write_atomically

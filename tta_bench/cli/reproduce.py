@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tta_bench.reproduce import Comparison
+    from tta_bench.evaluation.agreement import Comparison
     from tta_bench.tables import Table
 
 DISAGREES = 1
@@ -41,15 +41,15 @@ def reproduce(
     the last bit; otherwise within a tolerance that is printed. What differs in the environment is
     listed. The exit code is 1 if a document does not agree.
     """
-    from tta_bench.registry import add_plugin
+    from tta_bench.contract.registry import add_plugin
     from tta_bench.store import find_runs, load_group
 
     for file in plugin or []:
         add_plugin(file)
     stored = load_group(find_runs(run))
-    from tta_bench.progress import Progress
-    from tta_bench.reproduce import compare_runs
-    from tta_bench.rerun import Rerunner
+    from tta_bench.evaluation.agreement import compare_runs
+    from tta_bench.evaluation.progress import Progress
+    from tta_bench.evaluation.rerun import Rerunner
 
     found: list[Comparison] = []
     with _folder(results) as folder, Progress() as progress:

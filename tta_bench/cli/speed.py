@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from tta_bench.cell import MethodChoice
-    from tta_bench.model import LanguageModel
+    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.model.language_model import LanguageModel
     from tta_bench.speed.plan import SpeedPlan
 
 FAILED = 1
@@ -19,7 +19,7 @@ WHAT, MACHINE, OUTPUT = "What is measured", "Machine", "Output"
 
 
 def _methods(incomplete: str) -> list[str]:
-    from tta_bench.registry import available
+    from tta_bench.contract.registry import available
 
     return [name for name in available() if name.startswith(incomplete)]
 
@@ -113,15 +113,15 @@ def speed(
     usual loop of dynamic evaluation first, then each method as [bold]eval[/bold] runs it. Nothing
     is predicted well or badly here; what a method gains is for [bold]eval[/bold] to say.
     """
+    from tta_bench.contract.registry import add_plugin
     from tta_bench.errors import UsageError
-    from tta_bench.registry import add_plugin
 
     for file in plugin or []:
         add_plugin(file)
     if profile is not None and not profile.absolute().parent.is_dir():
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
 
-    from tta_bench.evaluate import choose_methods
+    from tta_bench.evaluation.execute import choose_methods
     from tta_bench.model.load import prefix_id
     from tta_bench.speed.plan import (
         SpeedPlan,

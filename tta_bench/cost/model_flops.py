@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from tta_bench.cost.check import SyntheticStream
 from tta_bench.cost.counter import count_flops
 from tta_bench.errors import ModelError
-from tta_bench.method import StepShape
-from tta_bench.scores import token_nll
+from tta_bench.model.scores import token_nll
+from tta_bench.model.step_shape import StepShape
+from tta_bench.model.synthetic import SyntheticStream
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from tta_bench.model import LanguageModel
+    from tta_bench.model.language_model import LanguageModel
 
 _PROBE = 4
 """Tokens of a tracing pass."""

@@ -14,7 +14,7 @@ from tta_bench.documents.document import Document
 from tta_bench.documents.rows import Row, row_documents
 from tta_bench.documents.textfile import file_digest
 from tta_bench.errors import DocumentError
-from tta_bench.network import answers
+from tta_bench.fetch.network import answers
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEFAULT_SPLITS = ("test", "validation", "train")  # the first that the dataset has

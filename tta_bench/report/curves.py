@@ -21,7 +21,7 @@ from tta_bench.tables.format import fixed, plural
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tta_bench.documents.again import Reopened
+    from tta_bench.evaluation.reopen import Reopened
 
 BAND_NOTE = (
     "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "

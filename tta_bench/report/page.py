@@ -10,14 +10,14 @@ from importlib import resources
 from typing import Any
 
 import tta_bench
+from tta_bench.extras import require
 from tta_bench.report.build import Report
+from tta_bench.report.excerpts import Excerpt, scale_of
 from tta_bench.report.figure import Figure
-from tta_bench.report.lead import lead_of
+from tta_bench.report.headline import lead_of
 from tta_bench.report.markup import embedded, escaped, slot_class, visible
-from tta_bench.report.needs import require
 from tta_bench.report.palette import DARK, LIGHT, symbol, tag_above
 from tta_bench.report.sections import family_html
-from tta_bench.report.texts import Excerpt, scale_of
 
 
 def page_of(report: Report) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.extras import require
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.markup import visible
-from tta_bench.report.needs import require
 from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.manifest import jsonable
 from tta_bench.speed.figures import BASELINE
 from tta_bench.speed.method import run_method
 from tta_bench.speed.plan import SpeedPlan
 from tta_bench.speed.reference import OPTIMIZERS, eager_loop, forward
 from tta_bench.speed.row import Task, measured_row
+from tta_bench.store.manifest import jsonable
 
 if TYPE_CHECKING:
-    from tta_bench.cell import MethodChoice
-    from tta_bench.model import LanguageModel
+    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.model.language_model import LanguageModel
 
 OnProfile = Callable[[str, str], None]
 """Takes a method's spec and the text of its profile."""

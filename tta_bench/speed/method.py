@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tta_bench.cost.check import check_flops
+from tta_bench.contract.method import Method
 from tta_bench.cost.memory import PeakMemory
 from tta_bench.cost.timing import synchronise
-from tta_bench.engine import Engine
+from tta_bench.engine.flop_check import check_flops
+from tta_bench.engine.loop import Engine
+from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import MethodError
-from tta_bench.method import Method, StepShape
-from tta_bench.protocol import Protocol
+from tta_bench.model.step_shape import StepShape
 from tta_bench.speed.documents import synthetic_documents
 from tta_bench.speed.plan import SEED, WARM_UP_STEPS, SpeedPlan
 from tta_bench.speed.profile import profiled_step
 from tta_bench.speed.row import Measured
 
 if TYPE_CHECKING:
-    from tta_bench.cell import MethodChoice
-    from tta_bench.model import LanguageModel
+    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.model.language_model import LanguageModel
 
 
 class _TimedEngine(Engine):

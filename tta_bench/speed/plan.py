@@ -10,7 +10,7 @@ from tta_bench.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from tta_bench.model import LanguageModel
+    from tta_bench.model.language_model import LanguageModel
 
 WARM_UP_STEPS = 1
 """Steps of a stream that are run and not timed, after the warm-up on a step of its own."""
@@ -69,7 +69,7 @@ def default_methods(model: LanguageModel) -> list[str]:
 
 
 def _has_weights(name: str, model: LanguageModel) -> bool:
-    from tta_bench.registry import load
+    from tta_bench.contract.registry import load
 
     method = load(name)
     try:

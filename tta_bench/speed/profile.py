@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 if TYPE_CHECKING:
     from tta_bench.documents import TokenizedDocument
-    from tta_bench.engine import Engine
+    from tta_bench.engine.loop import Engine
 
 TOP = 12
 """Kernels listed by name."""

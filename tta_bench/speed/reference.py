@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from tta_bench.cost.memory import PeakMemory
 from tta_bench.cost.timing import StepTimer, synchronise
-from tta_bench.method import StepShape
-from tta_bench.model import LanguageModel
+from tta_bench.model.language_model import LanguageModel
+from tta_bench.model.step_shape import StepShape
 from tta_bench.speed.documents import synthetic_tokens
 from tta_bench.speed.plan import WARM_UP_STEPS, SpeedPlan
 from tta_bench.speed.row import Measured

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tta_bench.cost.memory import MemoryPeak
-from tta_bench.engine import failure
+from tta_bench.engine.loop import failure
 
 
 @dataclass(frozen=True)

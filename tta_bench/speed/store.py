@@ -10,21 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.manifest import (
-    FLOPS_CONVENTION,
-    describe_device,
-    describe_platform,
-    describe_software,
-    jsonable,
-    without_private_paths,
-)
 from tta_bench.speed.figures import goals, with_ratios
 from tta_bench.speed.plan import SEED, SpeedPlan
+from tta_bench.store.environment import describe_device, describe_platform, describe_software
 from tta_bench.store.files import read_json, sealed, to_json, write_atomically
 from tta_bench.store.groups import create_group
+from tta_bench.store.manifest import FLOPS_CONVENTION, jsonable, without_private_paths
 
 if TYPE_CHECKING:
-    from tta_bench.model import LanguageModel
+    from tta_bench.model.language_model import LanguageModel
     from tta_bench.speed.matrix_rate import MatrixRate
 
 FILE, PROFILE_FILE = "speed.json", "profile.txt"

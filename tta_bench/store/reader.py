@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
 from tta_bench.store.files import read_json, read_lines, unsealed
+from tta_bench.store.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
 from tta_bench.store.rows import FAILED, LARGEST, Row
 from tta_bench.store.sessions import SESSIONS, join, read_events
 
@@ -49,7 +49,7 @@ class Run:
 
     Attributes:
         path: its folder.
-        manifest: what it is made of (`tta_bench.manifest`).
+        manifest: what it is made of (`tta_bench.store.manifest`).
         rows: one a document, in the order of the dataset.
         summary: how it ended and what it cost; empty while it is unfinished.
         warnings: what was found amiss and mended while reading.

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.manifest import SCHEMA_VERSION
 from tta_bench.store.files import (
     append_line,
     explained,
@@ -26,6 +25,7 @@ from tta_bench.store.files import (
 )
 from tta_bench.store.groups import run_folder
 from tta_bench.store.lock import RunLock
+from tta_bench.store.manifest import SCHEMA_VERSION
 from tta_bench.store.reader import Run, read_rows
 from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row

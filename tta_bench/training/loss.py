@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tta_bench.model import LanguageModel
+from tta_bench.model.language_model import LanguageModel
 
 Head = Any
 """The module of `Method.slow_weights`: nn.Module's own types hide what it has beside forward."""

@@ -140,7 +140,7 @@ def _compressed(documents: list[TrainingText]) -> dict[str, Any]:
 def _package(source: Source) -> dict[str, str]:
     if source.folder:
         return {"domain": source.domain, "name": source.folder, "version": "local", "sha256": ""}
-    from tta_bench.documents.packages import record
+    from tta_bench.fetch.packages import record
 
     got = dataclasses.asdict(record(source.package))
     return {

@@ -13,14 +13,15 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 import tta_bench
+from tta_bench.contract.registry import load
+from tta_bench.contract.spec import build, split_spec
 from tta_bench.errors import UsageError
-from tta_bench.manifest import checkout_state, jsonable
-from tta_bench.model import LanguageModel
+from tta_bench.heads.slow_weights import SlowWeights, base_identity
 from tta_bench.model.attention import use_causal_attention
+from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model, prefix_id
-from tta_bench.params import build, split_spec
-from tta_bench.registry import load
-from tta_bench.slow_weights import SlowWeights, base_identity
+from tta_bench.store.environment import checkout_state
+from tta_bench.store.manifest import jsonable
 from tta_bench.training.heldout import evaluate_heldout
 from tta_bench.training.log import rates_of
 from tta_bench.training.loss import SegmentLoss

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tta_bench.method import Method
+from tta_bench.contract.method import Method
 from tta_bench.validity.lab import Lab, Probe, Subject
 from tta_bench.validity.limit import LIMIT_SECONDS, OutOfTime, interrupted_at
 from tta_bench.validity.probes import FULL, QUICK

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.contract.method import Method
+from tta_bench.contract.registry import load
+from tta_bench.contract.spec import build, split_spec, to_spec
 from tta_bench.documents import TokenizedDocument
+from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import BenchError
-from tta_bench.method import Method
-from tta_bench.model import LanguageModel
-from tta_bench.params import build, split_spec, to_spec
-from tta_bench.protocol import Protocol
-from tta_bench.registry import load
+from tta_bench.model.language_model import LanguageModel
 from tta_bench.validity.models import tiny_model
 from tta_bench.validity.reader import PLAIN, Reader
 from tta_bench.validity.report import ProbeResult, Status

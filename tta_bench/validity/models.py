@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tta_bench.documents import TokenizedDocument
-from tta_bench.model import LanguageModel
+from tta_bench.model.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

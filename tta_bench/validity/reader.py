@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tta_bench.documents import TokenizedDocument
+from tta_bench.engine.protocol import Protocol
+from tta_bench.engine.streams import Step, Stream, collate, open_stream
 from tta_bench.model.cache import LaneCache
-from tta_bench.protocol import Protocol
-from tta_bench.scores import Scores, as_scores
-from tta_bench.streams import Step, Stream, collate, open_stream
+from tta_bench.model.scores import Scores, as_scores
 from tta_bench.validity.models import PREFIX
 
 if TYPE_CHECKING:
-    from tta_bench.method import Method
+    from tta_bench.contract.method import Method
 
 CHUNK = 8
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tta_bench.model import LanguageModel
 from tta_bench.model.cache import LaneCache
+from tta_bench.model.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    from tta_bench.method import Method
+    from tta_bench.contract.method import Method
 
 _LEAVES = (str, bytes, int, float, complex, type(None), torch.device, torch.dtype)
 _NOT_HELD = (LanguageModel, LaneCache, type, ModuleType)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from tta_bench.streams import Step
+from tta_bench.engine.streams import Step
 from tta_bench.validity.lab import SAME, Found, Lab, compared
 from tta_bench.validity.models import FIRST_SPECIAL, document, with_other_future
 from tta_bench.validity.reader import CACHE, CHUNK, PLAIN, RECOMPUTE, Reader, largest_difference

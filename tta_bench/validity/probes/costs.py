@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tta_bench.cost.check import TOLERANCE, check_flops
-from tta_bench.method import StepShape
+from tta_bench.engine.flop_check import TOLERANCE, check_flops
+from tta_bench.model.step_shape import StepShape
 from tta_bench.validity.lab import Found, Lab
 from tta_bench.validity.models import document
 from tta_bench.validity.reader import CHUNK, Reader

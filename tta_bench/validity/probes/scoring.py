@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_bench.scores import NORMALISATION_TOLERANCE
-from tta_bench.streams import Step
+from tta_bench.engine.streams import Step
+from tta_bench.model.scores import NORMALISATION_TOLERANCE
 from tta_bench.validity.lab import Found, Lab, compared
 from tta_bench.validity.models import VOCAB, document
 from tta_bench.validity.reader import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tta_bench.protocol import Protocol
+from tta_bench.engine.protocol import Protocol
 from tta_bench.validity.lab import CannotBuild, Found, Lab, compared
 from tta_bench.validity.models import FAMILIES, document, tiny_model
 from tta_bench.validity.reader import CHUNK, Reader, largest_difference

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from tta_bench.method import Method
-from tta_bench.scores import Scores
+from tta_bench.contract.method import Method
+from tta_bench.model.scores import Scores
+from tta_bench.model.window import Window
 from tta_bench.validity.lab import CannotBuild, Found, Lab, Subject, compared
 from tta_bench.validity.models import document
 from tta_bench.validity.reader import CHUNK, Reader, largest_difference
-from tta_bench.window import Window
 
 SWITCHES = (
     "lr",

@@ -1,0 +1,106 @@
+"""Where a run was made: software, checkout, processor and device; no host name, no folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import tta_bench
+
+_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions of tta-bench (with its commit, in a checkout), Python and the main packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    own = {"version": tta_bench.__version__, **checkout_state()}
+    return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
+
+
+def checkout_state() -> dict[str, Any]:
+    """`commit` and `dirty` of the checkout this package lies in; None when it is installed.
+
+    `dirty` is about code and suites; an edited page of documentation does not count.
+    """
+    root = Path(tta_bench.__file__).resolve().parent.parent
+    unknown = {"commit": None, "dirty": None}
+    if not (root / ".git").exists():
+        return unknown
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    sources = ("tta_bench", "methods", "suites", "pyproject.toml", "setup.py")
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *sources)
+    if not commit or changes is None:
+        return unknown
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def describe_platform(torch: Any = None) -> dict[str, Any]:
+    """Operating system, machine, processor and cores; no host name.
+
+    With the module `torch` also its threads and the vector instructions it uses: on a CPU both
+    change how sums are rounded.
+    """
+    described = {
+        "os": f"{platform.system()} {platform.release().split('-')[0]}",
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+    if torch is not None:
+        described["threads"] = torch.get_num_threads()
+        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    return described
+
+
+def _cpu_name() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        name = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        return name or platform.processor() or None
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else None
+
+
+def describe_device(device: str, torch: Any = None) -> dict[str, Any]:
+    """`type`, and for a CUDA device its name, memory, driver and CUDA version."""
+    kind = device.split(":")[0]
+    if kind != "cuda" or torch is None:
+        return {"type": kind}
+    properties = torch.cuda.get_device_properties(device)
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    driver = (_output(*query) or "").split("\n")[0]
+    return {
+        "type": kind,
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver or None,
+        "cuda": torch.version.cuda,
+    }
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it is not there, fails, or takes over five seconds."""
+    # A caller inside a git hook has variables set that would point git at another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=5, env=environment, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

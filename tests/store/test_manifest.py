@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stored_runs import PROTOCOL, make_manifest
 
 import tta_bench
-from tta_bench.store import environment as module
+from tta_bench.store import environment, manifest
 from tta_bench.store.manifest import jsonable, run_key, without_private_paths
 
 
@@ -98,7 +98,7 @@ def test_key_changes_with_the_method(field: str) -> None:
 
 def test_key_changes_with_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     key = make_manifest()["key"]
-    monkeypatch.setattr(module, "ENGINE_VERSION", module.ENGINE_VERSION + 1)
+    monkeypatch.setattr(manifest, "ENGINE_VERSION", manifest.ENGINE_VERSION + 1)
     assert make_manifest()["key"] != key
 
 
@@ -165,18 +165,18 @@ def test_checkout_state_is_of_the_package_not_of_the_working_folder(
     file.parent.mkdir()
     file.write_text("")
     monkeypatch.setattr(tta_bench, "__file__", str(file))
-    assert module.checkout_state() == {"commit": None, "dirty": None}
+    assert environment.checkout_state() == {"commit": None, "dirty": None}
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     commit = (tmp_path / ".git" / "refs" / "heads").rglob("*")
     expected = next(path.read_text().strip() for path in commit if path.is_file())
-    assert module.checkout_state() == {"commit": expected, "dirty": False}
+    assert environment.checkout_state() == {"commit": expected, "dirty": False}
     (tmp_path / "README.md").write_text("documentation")
-    assert module.checkout_state()["dirty"] is False
+    assert environment.checkout_state()["dirty"] is False
     (file.parent / "new.py").write_text("")
-    assert module.checkout_state()["dirty"] is True
+    assert environment.checkout_state()["dirty"] is True
 
 
 def test_a_cuda_device_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,8 +192,8 @@ def test_a_cuda_device_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
                 return Properties
 
-    monkeypatch.setattr(module, "_output", lambda *command: "580.1\n580.1")
-    assert module.describe_device("cuda:0", Torch) == {
+    monkeypatch.setattr(environment, "_output", lambda *command: "580.1\n580.1")
+    assert environment.describe_device("cuda:0", Torch) == {
         "type": "cuda",
         "name": "NVIDIA H100",
         "memory_bytes": 80 * 2**30,
@@ -201,5 +201,5 @@ def test_a_cuda_device_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
         "driver": "580.1",
         "cuda": "13.0",
     }
-    monkeypatch.setattr(module, "_output", lambda *command: None)
-    assert module.describe_device("cuda", Torch)["driver"] is None
+    monkeypatch.setattr(environment, "_output", lambda *command: None)
+    assert environment.describe_device("cuda", Torch)["driver"] is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,9 +74,8 @@ def _variables(module: str) -> dict[str, Any]:
     return {
         name: value
         for name, value in found.items()
-        if not name.startswith("__")
-        and not isinstance(value, (type, FunctionType))
-        or getattr(value, "__module__", None) == module
+        if getattr(value, "__module__", None) == module
+        or not (name.startswith("__") or isinstance(value, (type, FunctionType)))
     }
 
 
@@ -107,9 +106,9 @@ def _children(thing: Any, own: set[str]) -> list[Any] | None:
     return children
 
 
-def _filled(cell: Any) -> bool:
+def _filled(cell: CellType) -> bool:
+    """Whether a closure's variable has been assigned yet."""
     try:
-        cell.cell_contents
+        return cell.cell_contents is not cell
     except ValueError:
         return False
-    return True

@@ -54,7 +54,7 @@ def test_neither_lanes_nor_compilation_move_the_mean(model, name, params):
     engine.warm_up(full_step(CHUNK, max(LENGTHS)))
     compiled = {result.document.key: result.nll for result in engine.run(documents)}
     model.compiled = False
-    assert (engine.graph is not None) == method.graphs
+    assert (engine.cuda_graph is not None) == method.graphs
     shifts = {"lanes": moved(alone, together), "compiled": moved(together, compiled)}
     print(f"{model.dtype} {name} {params}: {shifts}")
     for largest_and_mean in shifts.values():

@@ -1,8 +1,8 @@
 """Protocols: which inputs are read and which tokens scored, as a plan of windows over a document.
 
-Every tool that reports perplexity cuts documents into windows in its own way, and the way moves
-the number more than most methods do. A *span* (start, stop, scored) over the token sequence says
-it all: inputs are `sequence[start:stop]`, and its last `scored` positions predict
+Every tool that reports perplexity divides documents into windows in its own way, and that way moves
+the number more than most methods do. A *span* (start, stop, scored) over the token sequence
+describes a window: its inputs are `sequence[start:stop]`, and its last `scored` positions predict
 `sequence[stop - scored + 1 : stop + 1]`.
 """
 
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything beside model, method and text that moves the number.
+    """Everything that moves the number apart from the model, the method and the text.
 
     Attributes:
         name: one of PROTOCOLS.
@@ -113,7 +113,7 @@ class Protocol:
 
     @property
     def inputs_per_window(self) -> int:
-        """The most inputs one window reads (context mode `cache` reads its context before)."""
+        """The most inputs one window reads (in context mode `cache`, the context not included)."""
         if self.name == "stream":
             return self.chunk + (self.context if self.context_mode == "recompute" else 0)
         assert self.window is not None

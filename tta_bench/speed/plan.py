@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from tta_bench.model.language_model import LanguageModel
 
 WARM_UP_STEPS = 1
-"""Steps of a stream that are run and not timed, after the warm-up on a step of its own."""
+"""Steps at the start of each document that are not timed; the warm-up is a step before them."""
 
 SEED = 0
-"""Of the random tokens, and of PyTorch before each method."""
+"""Seed for the random tokens, and for PyTorch before each method is built."""
 
 _LAST_LAYERS = 4
 

@@ -42,12 +42,12 @@ def category(name: str) -> str:
 
 
 def profiled_step(engine: Engine, documents: Sequence[TokenizedDocument]) -> str:
-    """Text: seconds by category, the longest kernels, the share of time the GPU stood idle.
+    """A page of text: time by category, the longest kernels, and the share the GPU stood idle.
 
     Args:
-        engine: warmed up, on as many lanes as there are documents.
-        documents: of two full chunks; the second step is profiled, from the end of the first, so
-            that collating is in it and resetting is not.
+        engine: a warm engine with as many lanes as there are documents.
+        documents: documents of two full chunks. The second step is profiled, from the end of the
+            first, so that collating is included and resetting is not.
     """
     on_gpu = engine.device.type == "cuda"
     gpu = [ProfilerActivity.CUDA] if on_gpu else []
@@ -98,7 +98,7 @@ def _cpu_times(profiler: Any) -> dict[str, tuple[float, int]]:
 
 
 def idle_share(spans: Sequence[tuple[str, float, float]]) -> float | None:
-    """Of the time from the first kernel to the last, what no kernel was running in."""
+    """The share of the time from the first kernel to the last in which no kernel ran."""
     if not spans:
         return None
     ordered = sorted((start, end) for _, start, end in spans)

@@ -1,8 +1,9 @@
-"""What a method says that it costs is what it costs."""
+"""A method costs what it declares."""
 
 from __future__ import annotations
 
-from tta_bench.engine.flop_check import TOLERANCE, check_flops
+from tta_bench.cost.flop_report import TOLERANCE
+from tta_bench.engine.flop_check import check_flops
 from tta_bench.model.step_shape import StepShape
 from tta_bench.validity.lab import Found, Lab
 from tta_bench.validity.models import document
@@ -20,8 +21,9 @@ def flops(lab: Lab) -> Found:
     worst, sentence = 0.0, ""
     for shape in SHAPES:
         report = check_flops(lab.fresh(), shape, lab.subject.name, _STEPS)
-        if report.failure:
-            return "skip", None, "—", f"PyTorch's counter could not run: {report.failure}."
+        if report.uncounted_because:
+            sentence = f"PyTorch's counter could not run: {report.uncounted_because}."
+            return "skip", None, "—", sentence
         if report.analytic is None:
             return "skip", None, "—", "flops() gives no formula; the counted figure is reported."
         off = 1.0 if report.ratio is None else abs(report.ratio - 1)

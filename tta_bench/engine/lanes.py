@@ -25,7 +25,7 @@ MOST_STEPS = 16
 
 
 class Meter(Interface):
-    """Bytes on a device."""
+    """Measures the bytes in use on a device."""
 
     def start(self) -> None:
         """Frees what nobody holds and forgets the peak."""

@@ -103,7 +103,7 @@ class Protocol:
 
     @property
     def join(self) -> str | None:
-        """What documents are joined with into one stream; None keeps them apart."""
+        """The text that joins all documents into one stream; None keeps them apart."""
         return {"hf-guide": "\n\n", "krause": ""}.get(self.name)
 
     @property
@@ -171,5 +171,5 @@ class Protocol:
             yield Span(begin, begin + self.window - 1, self.scored_per_window)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest and the run's key."""
+        """Its fields, for the manifest and the key of a run."""
         return asdict(self)

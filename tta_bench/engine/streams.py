@@ -1,4 +1,4 @@
-"""Lanes: documents being read side by side, collated into one window a step."""
+"""Documents that are read side by side, one in each lane, and collated into a window a step."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def collate(
 
 
 def collate_targets(parts: Sequence[Part], device: torch.device, columns: int) -> Tensor:
-    """The targets [B, columns] of a window, 0 at padding: apart, since a window has inputs only."""
+    """The targets [B, columns] of those parts, 0 at padding; a window itself holds inputs only."""
     targets = np.zeros((len(parts), columns), dtype=np.int64)
     for lane, part in enumerate(parts):
         if part is not None:

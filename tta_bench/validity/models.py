@@ -78,7 +78,7 @@ FAMILIES = (
 
 
 def tiny_model(family: str = "llama") -> LanguageModel:
-    """A random model of two layers in float32, on the CPU, the same at every call.
+    """A random model of two layers in float32 on the CPU, the same at every call.
 
     Its weights are scaled up, so that its predictions are far from uniform.
     """

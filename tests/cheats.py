@@ -138,14 +138,14 @@ class PeeksInContext(Frozen):
 @caught_by("targets")
 @register("reads-the-callers-frame")
 class ReadsTheCallersFrame(Frozen):
-    """Finds the targets among the variables of whoever calls score."""
+    """Finds what reads the targets among the variables of whoever calls score."""
 
     def score(self, window):
         frame = sys._getframe(1)
         while frame is not None:
-            step = frame.f_locals.get("step")
-            if step is not None and hasattr(step, "targets"):
-                return self.logits(window) + self.one_hot(step.targets)
+            read_targets = frame.f_locals.get("read_targets")
+            if read_targets is not None:
+                return self.logits(window) + self.one_hot(read_targets())
             frame = frame.f_back
         return self.logits(window)
 

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from tta_bench import Method, StepShape
 from tta_bench.cost.counter import _FORMULAS, count_flops
-from tta_bench.engine.flop_check import FlopReport, check_flops, measure_step
+from tta_bench.cost.flop_report import FlopReport
+from tta_bench.engine.flop_check import check_flops, measure_step
 from tta_bench.errors import ModelError
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.scores import token_nll
@@ -74,7 +75,8 @@ def counted(model, shape, names=()):
     weights = {n: model.parameter(n).detach().clone().requires_grad_() for n in names}
 
     def read():
-        return token_nll(model.logits(window, weights), targets, window.mask, bool(names))
+        scores = model.logits(window, weights)
+        return token_nll(scores, lambda: targets, window.mask, bool(names))
 
     def differentiate():
         torch.autograd.grad(read().sum(), list(weights.values()), allow_unused=True)

@@ -398,7 +398,7 @@ def test_each_method_gets_as_many_lanes_as_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     meter = FakeMeter()
-    monkeypatch.setattr("tta_bench.evaluation.measure.CudaMeter", lambda device: meter)
+    monkeypatch.setattr("tta_bench.engine.trial.CudaMeter", lambda device: meter)
 
     class Holding(Method):
         """Of 250 bytes a lane."""

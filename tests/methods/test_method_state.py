@@ -58,7 +58,7 @@ def read(method, sequences, counts, chunk=None):
         with torch.no_grad():
             shape = (len(sequences), width, method.model.vocab_size)
             scores = as_scores(method.score(window), shape)
-            nll = token_nll(scores, targets, window.mask)
+            nll = token_nll(scores, lambda targets=targets: targets, window.mask)
             method.adapt(window, targets, nll)
         for lane, n in enumerate(step):
             losses[lane].append(nll[lane, :n])

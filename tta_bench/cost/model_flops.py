@@ -213,7 +213,7 @@ class ModelCost:
 
             def step() -> None:
                 scores = self.model.logits(window, weights)
-                nll = token_nll(scores, targets, window.mask, gradients)
+                nll = token_nll(scores, lambda: targets, window.mask, gradients)
                 if gradients:
                     leaves = {id(leaf): leaf for leaf in (*weights.values(), *recorder.anchors)}
                     torch.autograd.grad(nll.sum(), list(leaves.values()), allow_unused=True)

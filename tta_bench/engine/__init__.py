@@ -1,1 +1,1 @@
-"""."""
+"""Reads documents through a method: protocol, streams, the step, the loop around it, trials."""

@@ -1,4 +1,4 @@
-"""A step captured once as a CUDA graph, and replayed: no kernel waits for Python to launch it."""
+"""A step captured once as a CUDA graph and replayed: no kernel waits for Python to launch it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from torch import Tensor
 from tta_bench.model.window import Window
 
 if TYPE_CHECKING:
-    from tta_bench.engine.streams import Step
+    from tta_bench.engine.step import Step
 
 WARM_UP = 2
 """Steps before the capture: libraries set themselves up in the first, autograd in the second."""
 
 
 class StepGraph:
-    """Replays `work` on steps of one shape.
+    """Replays a step on windows of one shape.
 
-    What `work` changes (a method's state) must be changed in place: a replay writes to the very
-    memory that the capture saw.
+    What the step changes (a method's state) must be changed in place: a replay writes to the very
+    memory that the capture saw. The copies that a step hands to the method are captured too.
 
     Args:
-        work: maps a window and its targets to losses [B, C], without waiting for the device.
-        step: any step of the shape to come.
+        step: the step; it must not wait for the device.
+        window: any window of the shape to come.
+        targets: its targets.
     """
 
-    def __init__(self, work: Callable[[Window, Tensor], Tensor], step: Step):
-        self._inputs = [value.clone() for value in _tensors(step)]
-        ids, lengths, scored, targets = self._inputs
+    def __init__(self, step: Step, window: Window, targets: Tensor):
+        self._inputs = [value.clone() for value in _tensors(window, targets)]
+        ids, lengths, scored, own_targets = self._inputs
 
         def run() -> Tensor:
             # A window of its own each time: what it caches would lie outside the graph.
-            return work(Window(ids, lengths, scored, step.window.chunk_size), targets)
+            return step(Window(ids, lengths, scored, window.chunk_size), lambda: own_targets)
 
         side = torch.cuda.Stream(ids.device)
         side.wait_stream(torch.cuda.current_stream(ids.device))
@@ -46,14 +47,13 @@ class StepGraph:
         with torch.cuda.graph(self._graph):
             self._losses = run()
 
-    def __call__(self, step: Step) -> Tensor:
-        """The losses of a step, overwritten by the next one."""
-        for own, given in zip(self._inputs, _tensors(step), strict=True):
+    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
+        """The losses of a step, overwritten by the next one; the arguments are those of `Step`."""
+        for own, given in zip(self._inputs, _tensors(window, read_targets()), strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()
         return self._losses
 
 
-def _tensors(step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    window = step.window
-    return window.input_ids, window.lengths, window.scored, step.targets
+def _tensors(window: Window, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return window.input_ids, window.lengths, window.scored, targets

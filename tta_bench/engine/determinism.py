@@ -1,4 +1,4 @@
-"""`--deterministic`: PyTorch held to algorithms that give the same bits every time."""
+"""`--deterministic`: restricts PyTorch to algorithms that give the same bits every time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _WORKSPACE, _FIXED = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 
 @contextmanager
 def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
-    """While it lasts an operation without a deterministic form raises; all is put back afterwards.
+    """While inside, an operation without a deterministic form raises; then all is put back.
 
-    Enter it before anything touches a GPU: cuBLAS reads its workspace setting once. A setting that
-    the user made stays.
+    Enter it before anything touches a GPU: cuBLAS reads its workspace setting only once. A setting
+    that the user made stays as it is.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How many lanes a method may have: asked for, or as many as fit into the memory of a GPU."""
+"""How many lanes a method gets: as many as asked for, or as many as fit into a GPU's memory."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Protocol as Interface
 
 import torch
 
-from tta_bench.engine.loop import failure
+from tta_bench.engine.outcome import ran_out_of_memory
 from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import UsageError
 
 MOST_LANES = 64
-"""Lanes that are chosen at most. A GPU is busy with fewer, so that more add no speed; but the more
-there are, the more of them stand idle where documents end apart."""
+"""The most lanes that are chosen. Fewer keep a GPU busy, so that more add no speed; and the more
+there are, the more of them stand idle when documents end at different times."""
 
 SHARE = 0.9
-"""Part of the free memory that is planned with: allocators lose some between their blocks."""
+"""The part of the free memory that is filled: allocators lose some between their blocks."""
 
 MOST_STEPS = 16
-"""Steps taken at most until a peak stands still."""
+"""The most steps that are taken until the peak no longer rises."""
 
 
 class Meter(Interface):
-    """Bytes on a device."""
+    """Measures the bytes in use on a device."""
 
     def start(self) -> None:
-        """Gives back what nobody holds, and forgets the peak."""
+        """Frees what nobody holds and forgets the peak."""
 
     def peak(self) -> int:
-        """Most bytes that were allocated at once since `start`."""
+        """The most bytes that were allocated at once since `start`."""
 
     def held(self) -> int:
-        """Bytes that are allocated now, garbage apart."""
+        """Bytes that are allocated now, garbage not included."""
 
     def free(self) -> int:
-        """Bytes that could be allocated beside them."""
+        """Bytes that could still be allocated."""
 
 
 class CudaMeter:
-    """The allocator of PyTorch on a GPU."""
+    """Reads PyTorch's allocator on a GPU."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -75,10 +75,10 @@ def give_back(device: torch.device) -> None:
 def asked_lanes(
     wanted: str, protocol: Protocol, device: torch.device, documents: int
 ) -> int | None:
-    """The number that `--lanes` stands for; None where each method gets as many as fit.
+    """The number of lanes that `--lanes` asks for; None if each method gets as many as fit.
 
     Raises:
-        UsageError: it is no number, or goes against the protocol.
+        UsageError: it is not a number, or does not go with the protocol.
     """
     if wanted != "auto" and not re.fullmatch("[1-9][0-9]{0,8}", wanted):
         raise UsageError(f"--lanes must be auto or a number from 1, not '{wanted}'.")
@@ -98,7 +98,7 @@ def lanes_that_fit(free: int, one: int, two: int, documents: int) -> int:
         free: bytes free beside the model.
         one: bytes that the method needs with one lane, beside the model.
         two: the same with two lanes.
-        documents: more lanes than these have nothing to read.
+        documents: the number of documents; more lanes than that have nothing to read.
     """
     most = max(1, min(documents, MOST_LANES))
     per_lane = two - one
@@ -111,20 +111,20 @@ def lanes_that_fit(free: int, one: int, two: int, documents: int) -> int:
 def measured_lanes(
     meter: Meter, build: Callable[[int], Callable[[], object]], documents: int, steps: int
 ) -> int:
-    """As many lanes as fit, from what one and two were seen to need.
+    """As many lanes as fit, judged by what one and two lanes were seen to need.
 
     Args:
-        meter: of the device, on which nothing but the model lies.
-        build: builds the method with so many lanes; what it returns takes one full step.
-        documents: to be read.
-        steps: that the longest of them takes.
+        meter: reads the memory of the device, which holds nothing but the model.
+        build: builds the method on so many lanes and returns a function that takes a full step.
+        documents: the number of documents to be read.
+        steps: the number of steps that the longest of them takes.
     """
     if documents < 2:
         return 1
     try:
         one, two = (_bytes_needed(meter, build, lanes, steps) for lanes in (1, 2))
     except Exception as error:  # a method is foreign code: what else it raises is the run's matter
-        if failure(error)[0] != "oom":
+        if not ran_out_of_memory(error):
             raise
         return 1
     return lanes_that_fit(meter.free(), one, two, documents)
@@ -133,11 +133,11 @@ def measured_lanes(
 def _bytes_needed(
     meter: Meter, build: Callable[[int], Callable[[], object]], lanes: int, steps: int
 ) -> int:
-    """Peak of full steps above what remains when the method is gone.
+    """The peak of full steps, above what is still held when the method is gone.
 
-    Above that and not above the start: libraries keep workspaces from their first use on. The
-    first step of a method with a growing memory is its smallest, so steps go on until the peak
-    stands still.
+    What was held before is no measure: libraries keep the workspaces of their first use. The first
+    step of a method whose memory grows is its smallest, so steps go on until the peak no longer
+    rises.
     """
     meter.start()
     step = build(lanes)

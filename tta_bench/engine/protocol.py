@@ -1,8 +1,8 @@
 """Protocols: which inputs are read and which tokens scored, as a plan of windows over a document.
 
-Every tool that reports perplexity cuts documents into windows in its own way, and the way moves
-the number more than most methods do. A *span* (start, stop, scored) over the token sequence says
-it all: inputs are `sequence[start:stop]`, and its last `scored` positions predict
+Every tool that reports perplexity divides documents into windows in its own way, and that way moves
+the number more than most methods do. A *span* (start, stop, scored) over the token sequence
+describes a window: its inputs are `sequence[start:stop]`, and its last `scored` positions predict
 `sequence[stop - scored + 1 : stop + 1]`.
 """
 
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything beside model, method and text that moves the number.
+    """Everything that moves the number apart from the model, the method and the text.
 
     Attributes:
         name: one of PROTOCOLS.
@@ -103,7 +103,7 @@ class Protocol:
 
     @property
     def join(self) -> str | None:
-        """What documents are joined with into one stream; None keeps them apart."""
+        """The text that joins all documents into one stream; None keeps them apart."""
         return {"hf-guide": "\n\n", "krause": ""}.get(self.name)
 
     @property
@@ -113,7 +113,7 @@ class Protocol:
 
     @property
     def inputs_per_window(self) -> int:
-        """The most inputs one window reads (context mode `cache` reads its context before)."""
+        """The most inputs one window reads (in context mode `cache`, the context not included)."""
         if self.name == "stream":
             return self.chunk + (self.context if self.context_mode == "recompute" else 0)
         assert self.window is not None
@@ -171,5 +171,5 @@ class Protocol:
             yield Span(begin, begin + self.window - 1, self.scored_per_window)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest and the run's key."""
+        """Its fields, for the manifest and the key of a run."""
         return asdict(self)

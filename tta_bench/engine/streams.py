@@ -1,9 +1,8 @@
-"""Lanes: documents being read side by side, collated into one window a step."""
+"""Documents that are read side by side, one in each lane, and collated into a window a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,10 +26,10 @@ class Stream:
         document: what is read.
         sequence: [n] int64, the prefix token (if any) and the document's tokens.
         spans: the windows still to come.
-        nll: [tokens planned] float32, nats. Made whole at the start: small vectors kept from each
-            step would lie between the step's large buffers and stop the heap from reusing them.
-        tokens_scored: how much of `nll` is filled.
-        seconds: its share of the time of the steps so far.
+        nll: [tokens planned] float32, nats. Allocated as a whole at the start: small vectors kept
+            from each step would lie between large buffers and keep the heap from reusing them.
+        tokens_scored: the number of entries of `nll` that are filled.
+        seconds: this document's share of the time of the steps so far.
     """
 
     def __init__(
@@ -76,7 +75,8 @@ def full_step(protocol: Protocol, longest: int | None = None) -> StepShape:
     """The widest step of a protocol, in steady state.
 
     Args:
-        longest: tokens of the longest document; None if it is not known.
+        protocol: how documents are divided into windows.
+        longest: the number of tokens of the longest document; None if it is not known.
     """
     inputs, scored = protocol.inputs_per_window, protocol.scored_per_window
     past = protocol.context if protocol.context_mode == "cache" else 0
@@ -89,29 +89,24 @@ def full_step(protocol: Protocol, longest: int | None = None) -> StepShape:
     )
 
 
-@dataclass
-class Step:
-    """What one step reads, the targets that only the engine and `adapt` may see, their number."""
-
-    window: Window
-    targets: Tensor
-    tokens: int
+Part = tuple[Stream, Span] | None
+"""What one lane reads in a step; None for an idle lane."""
 
 
 def collate(
-    parts: list[tuple[Stream, Span] | None],
+    parts: Sequence[Part],
     device: torch.device,
     past: LaneCache | None,
     least: StepShape | None = None,
-) -> Step:
-    """Right-pads the lanes' windows into one batch.
+) -> Window:
+    """Right-pads what the lanes read into one window.
 
     Args:
-        parts: what each lane reads; None is an idle lane.
+        parts: what each lane reads.
         device: where it is read.
         past: carried keys and values, or None.
-        least: inputs and predictions that the batch has room for even if no lane needs it; None:
-            it is as wide as the widest lane.
+        least: the least number of inputs and of predictions that the window has room for, whether
+            or not a lane needs them; None: the window is as wide as its widest lane.
     """
     lengths = [0 if part is None else part[1].stop - part[1].start for part in parts]
     scored = [0 if part is None else part[1].scored for part in parts]
@@ -119,21 +114,28 @@ def collate(
     if least is not None:
         width, columns = max(width, least.inputs), max(columns, least.scored)
     inputs = np.zeros((len(parts), width), dtype=np.int64)
-    targets = np.zeros((len(parts), columns), dtype=np.int64)
     for lane, part in enumerate(parts):
         if part is not None:
             stream, span = part
             inputs[lane, : lengths[lane]] = stream.sequence[span.start : span.stop]
-            first = span.stop - span.scored + 1
-            targets[lane, : scored[lane]] = stream.sequence[first : span.stop + 1]
-    window = Window(
+    return Window(
         input_ids=_moved(torch.from_numpy(inputs), device),
         lengths=_moved(torch.tensor(lengths), device),
         scored=_moved(torch.tensor(scored), device),
         chunk_size=columns,
         past=past,
     )
-    return Step(window, _moved(torch.from_numpy(targets), device), sum(scored))
+
+
+def collate_targets(parts: Sequence[Part], device: torch.device, columns: int) -> Tensor:
+    """The targets [B, columns] of those parts, 0 at padding; a window itself holds inputs only."""
+    targets = np.zeros((len(parts), columns), dtype=np.int64)
+    for lane, part in enumerate(parts):
+        if part is not None:
+            stream, span = part
+            first = span.stop - span.scored + 1
+            targets[lane, : span.scored] = stream.sequence[first : span.stop + 1]
+    return _moved(torch.from_numpy(targets), device)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,27 +1,22 @@
-"""One method measured on one cell, with fewer lanes where memory does not suffice for more."""
+"""One method measured on the documents of a cell, and stored as it goes."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from math import ceil
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tta_bench.contract.method import Method
-from tta_bench.cost.memory import PeakMemory
+from tta_bench.cost.flop_report import FlopReport
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine.compiling import compiles
-from tta_bench.engine.flop_check import FlopReport, check_flops, take_step
-from tta_bench.engine.lanes import CudaMeter, give_back, measured_lanes
-from tta_bench.engine.loop import DocumentResult, Engine, failure
+from tta_bench.engine.flop_check import flops_per_token
+from tta_bench.engine.lanes import give_back
+from tta_bench.engine.loop import DocumentResult, Engine
+from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import full_step
+from tta_bench.engine.trial import Trial, TrialSetup, halved_until_it_fits
 from tta_bench.model.step_shape import StepShape
-from tta_bench.model.synthetic import SyntheticStream
 from tta_bench.store import FAILED, Row, RunWriter
 
 if TYPE_CHECKING:
@@ -29,12 +24,10 @@ if TYPE_CHECKING:
     from tta_bench.evaluation.progress import Progress
     from tta_bench.evaluation.setting import Cell
 
-CHECKED_STEPS = 1
-
 
 @dataclasses.dataclass
 class _Reading:
-    """What one attempt has shown to the user, and what of it has ended in a row."""
+    """What one attempt has shown to the user, and the part of it that has ended in rows."""
 
     shown_tokens: int = 0
     shown_nll: float = 0.0
@@ -46,13 +39,13 @@ class _Reading:
 class Measurement:
     """One run of a method over the documents that are not done yet.
 
-    Where memory runs out, the documents that have ended stay, those in flight start again, and
-    half the lanes go on. Of an attempt that was given up, the documents that ended in it count
-    with their tokens and their share of its steps' time; what was thrown away counts nowhere.
-    Peaks, times of steps and lanes are those of the last attempt.
+    If memory runs out, documents that have ended stay, those in flight start again, and half the
+    lanes go on. Documents that ended in an attempt that was given up count with their tokens and
+    their share of its time; what was thrown away counts nowhere. Peaks of memory, times of steps
+    and lanes are those of the last attempt.
 
     Attributes:
-        lanes: in the present attempt.
+        lanes: the number of lanes of the present attempt.
     """
 
     def __init__(
@@ -62,14 +55,23 @@ class Measurement:
         self.choice = choice
         self.writer = writer
         self.progress = progress
-        self.debug = debug
         self.lanes = 1
-        self._full_step = full_step(cell.protocol, cell.documents.max_tokens_per_document)
+        longest = cell.documents.max_tokens_per_document
+        self._setup = TrialSetup(
+            cell.model,
+            choice,
+            cell.protocol,
+            cell.prefix_id,
+            full_step(cell.protocol, longest),
+            cell.suite.seed,
+            longest,
+            debug,
+        )
         self._over: set[int] = set(writer.kept)
         self._shapes: Counter[StepShape] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._reason: str | None = None
-        self._warnings: set[str] = set()
+        self._said: set[str] = set()
         self._ended = 0
         self._now = _Reading()
         self._given_up: list[_Reading] = []
@@ -78,102 +80,69 @@ class Measurement:
 
     def run(self) -> dict[str, Any]:
         """Stores a row for each document; returns the summary."""
-        self.lanes = self.cell.lanes or self._measured_lanes()
-        while True:
-            self._now = _Reading()
-            try:
-                summary = self._attempt()
-            except Exception as error:
-                if self.lanes == 1 or failure(error)[0] != "oom":
-                    raise
-                summary = None
-            if summary is not None:
-                return summary
-            self._give_up()
+        self.lanes = self.cell.lanes or self._lanes_that_fit()
+        return halved_until_it_fits(self.lanes, self._attempt, self._give_up)
 
     def broken(self, error: BaseException) -> dict[str, Any]:
-        """A method that failed before its first step: rows for the documents it would have read."""
-        status, reason = failure(error)
+        """Stores rows for the documents that a method would have read, had it not failed before."""
+        status, reason = outcome_of(error)
         for index in self._pending()[: self.lanes]:
             self._store(DocumentResult(index, self.cell.documents[index], status, reason))
         return {"status": status, "reason": reason}
 
-    def _measured_lanes(self) -> int:
-        self.cell.model.compiled = False  # the former method may have left it so
+    def _lanes_that_fit(self) -> int:
         documents = self.cell.documents
-        steps = ceil(documents.max_tokens_per_document / self._full_step.scored)
+        steps = ceil(documents.max_tokens_per_document / self._setup.shape.scored)
+        return self._setup.lanes_that_fit(len(documents) - len(self._over), steps)
 
-        def build(lanes: int) -> Callable[[], None]:
-            method = self._build(lanes)
-            stream = SyntheticStream(method.model, self._full_step, lanes)
-            return partial(take_step, method, stream)
+    def _attempt(self, lanes: int) -> dict[str, Any]:
+        """Reads what is not done, on so many lanes.
 
-        meter = CudaMeter(self.cell.model.device)
-        return measured_lanes(meter, build, len(documents) - len(self._over), steps)
-
-    def _build(self, lanes: int) -> Method:
-        torch.manual_seed(self.cell.suite.seed)
-        return self.choice.cls(self.cell.model, self.choice.params, lanes)
-
-    def _attempt(self) -> dict[str, Any] | None:
-        """Reads what is not done; None if memory ran out and fewer lanes may do."""
-        cell = self.cell
-        cell.model.compiled = False  # until FLOPs are counted: the counter does not see into graphs
-        started = perf_counter()
-        method = self._build(self.lanes)
-        set_up_seconds = perf_counter() - started
-        longest = cell.documents.max_tokens_per_document
-        steps = sum(ceil(n / self._full_step.scored) for n in cell.documents.lengths) / self.lanes
-        engine = Engine(
-            method,
-            cell.protocol,
-            cell.prefix_id,
-            self.debug,
-            compile=compiles(cell.suite.compile, cell.model.device, steps),
-            longest=longest,
-        )
-        report = check_flops(method, self._full_step, self.choice.name, CHECKED_STEPS)
-        memory = PeakMemory(cell.model.device)
-        if cell.model.device.type == "cuda":
-            memory.start()  # what a captured step needs, it takes while it is captured
-        started = perf_counter()
-        engine.warm_up(self._full_step)
-        warm_up_seconds = perf_counter() - started
-        notes = [f"{self.choice.spec}: {note}" for note in method.notes]
-        for warning in [*report.warnings, *notes]:
-            if warning not in self._warnings:
-                self.progress.note(warning)
-                self._warnings.add(warning)
-        if cell.model.device.type != "cuda":
-            memory.start()  # weights are mapped in at the first step
-        if not self._read(engine):
-            return None
-        peak = memory.stop()
+        Raises:
+            MemoryError: memory ran out while reading, and fewer lanes may do.
+        """
+        self.lanes = lanes
+        self._now = _Reading()
+        trial = Trial(self._setup, lanes, self._compiles(lanes))
+        self._say_once(trial)
+        self._read(trial.engine)
+        peak = trial.peak()
         return {
             **self._status(),
-            "lanes": self.lanes,
-            "compiled": engine.compile,
-            "captured": engine.graph is not None,
-            "warm_up_seconds": warm_up_seconds,
-            **self._times(engine),
+            "lanes": lanes,
+            "compiled": trial.engine.compile,
+            "captured": trial.engine.cuda_graph is not None,
+            "warm_up_seconds": trial.warm_up_seconds,
+            **self._times(trial.engine),
             "peak_allocated_bytes": peak.allocated_bytes,
             "peak_reserved_bytes": peak.reserved_bytes,
             "peak_process_bytes": peak.process_bytes,
-            "state_bytes_per_lane": method.state_bytes(),
-            "offline_flops": method.offline_flops,
-            "offline_seconds": _offline_seconds(method, set_up_seconds),
-            **_flops(method, report, self._shapes),
+            "state_bytes_per_lane": trial.method.state_bytes(),
+            "offline_flops": trial.method.offline_flops,
+            "offline_seconds": _offline_seconds(trial),
+            "flops_per_token": flops_per_token(trial.method, trial.flops, self._shapes),
+            **_flop_check(trial.flops),
         }
 
-    def _read(self, engine: Engine) -> bool:
-        """Whether all lanes could read to the end."""
+    def _compiles(self, lanes: int) -> bool:
+        scored, lengths = self._setup.shape.scored, self.cell.documents.lengths
+        steps = sum(ceil(length / scored) for length in lengths) / lanes
+        return compiles(self.cell.suite.compile, self.cell.model.device, steps)
+
+    def _say_once(self, trial: Trial) -> None:
+        """Tells the user what the trial's FLOPs and the method's notes say, if it is new."""
+        notes = [f"{self.choice.spec}: {note}" for note in trial.method.notes]
+        for sentence in [*trial.flops.warnings, *notes]:
+            if sentence not in self._said:
+                self.progress.note(sentence)
+                self._said.add(sentence)
+
+    def _read(self, engine: Engine) -> None:
         pending = self._pending()
-        in_memory = True
         documents = (self.cell.documents[index] for index in pending)
         for result in engine.run(documents, self._show):
             if result.status == "oom" and self.lanes > 1:
-                in_memory = False
-                continue
+                raise MemoryError(result.reason)
             result = dataclasses.replace(result, index=pending[result.index])
             self._store(result)
             self._ended += 1
@@ -184,24 +153,22 @@ class Measurement:
             if result.status not in ("done", "skipped"):
                 self.progress.note(f"{self.choice.spec}, {result.document.key}: {result.reason}")
             self.progress.update(0, 0.0, self._ended)
-        return in_memory
 
     def _show(self, tokens: int, nll: float) -> None:
         self._now.shown_tokens += tokens
         self._now.shown_nll += nll
         self.progress.update(tokens, nll, self._ended)
 
-    def _give_up(self) -> None:
-        """Frees the attempt's memory, takes back what will be read again, and halves the lanes."""
+    def _give_up(self, lanes: int, fewer: int) -> None:
+        """Frees the attempt's memory and takes back what will be read again."""
         give_back(self.cell.model.device)
-        now, fewer = self._now, self.lanes // 2
+        now = self._now
         self._given_up.append(now)
         lost = now.shown_tokens - now.tokens, now.shown_nll - now.nll
         self.progress.update(-lost[0], -lost[1], self._ended)
         self.progress.note(
-            f"{self.choice.spec}: memory ran out with {self.lanes} lanes; it goes on with {fewer}."
+            f"{self.choice.spec}: memory ran out with {lanes} lanes; it goes on with {fewer}."
         )
-        self.lanes = fewer
 
     def _pending(self) -> list[int]:
         """Documents to be read; the longest first where several lanes should end together."""
@@ -278,27 +245,17 @@ class Measurement:
         }
 
 
-def _offline_seconds(method: Method, set_up_seconds: float) -> float | None:
-    if not method.offline_flops:
+def _offline_seconds(trial: Trial) -> float | None:
+    if not trial.method.offline_flops:
         return None
-    return set_up_seconds if method.offline_seconds is None else method.offline_seconds
+    said = trial.method.offline_seconds
+    return trial.set_up_seconds if said is None else said
 
 
-def _flops(method: Method, report: FlopReport, shapes: Counter[StepShape]) -> dict[str, Any]:
-    """FLOPs per scored token over the steps that were taken, and the check at the widest step."""
-    tokens = sum(shape.scored * times for shape, times in shapes.items())
-    per_token: float | None = None
-    if tokens and report.flops is not None:
-        own: Callable[[StepShape], float | None] = method.flops
-        extra = 0.0
-        if report.analytic is None:
-            # No formula: the model's own, and what was counted beyond it at the widest step.
-            own = method.model.cost.forward
-            extra = (report.flops - own(report.shape)) / report.shape.scored
-        per_token = extra + sum((own(s) or 0.0) * times for s, times in shapes.items()) / tokens
+def _flop_check(report: FlopReport) -> dict[str, Any]:
+    """The check of FLOPs at the widest step, for the summary."""
     seen = report.seen
     return {
-        "flops_per_token": per_token,
         "flops_per_token_counted": None if seen is None else seen / report.shape.scored,
         "flops_check": {
             "inputs": report.shape.inputs,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tta_bench.errors import ModelError
+from tta_bench.errors import MethodError, ModelError
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -37,14 +37,22 @@ class LaneCache:
         """P: keys held per lane, valid or not."""
         return self._owner._layers[0][0].shape[2] if self._owner._layers else 0
 
+    def view(self) -> LaneCache:
+        """A view of all lanes that stages into the same cache, with counters of its own.
+
+        What a method writes to `valid` and `positions` of a view changes nothing in the cache.
+        """
+        return self._viewed(self.valid.clone(), self.positions.clone(), list(self._rows))
+
     def lane(self, lane: int) -> LaneCache:
         """A view of one lane that stages into the same cache."""
+        one = slice(lane, lane + 1)
+        return self._viewed(self.valid[one], self.positions[one], [self._rows[lane]])
+
+    def _viewed(self, valid: Tensor, positions: Tensor, rows: list[int]) -> LaneCache:
         view = LaneCache.__new__(LaneCache)
-        view.capacity = self.capacity
-        view.valid = self.valid[lane : lane + 1]
-        view.positions = self.positions[lane : lane + 1]
-        view._owner = self._owner
-        view._rows = [self._rows[lane]]
+        view.capacity, view.valid, view.positions = self.capacity, valid, positions
+        view._owner, view._rows = self._owner, rows
         return view
 
     def to_transformers(self) -> DynamicCache:
@@ -103,6 +111,8 @@ class LaneCache:
         A lane that read fewer inputs than its neighbours is at the end of its document (padding
         stands right of them), and is reset before it reads again.
         """
+        if self._owner is not self:
+            raise MethodError("a method must not commit carried keys; the engine does.")
         if not self._staged:
             return
         width = max(part[0][0].shape[2] for part in self._staged.values())

@@ -1,4 +1,4 @@
-"""Next-token distributions of one step, and the engine's loss of them.
+"""The next-token distributions of one step, and the losses that the engine computes from them.
 
 Distributions are produced a few chunk columns at a time, so that the [B, C, V] array of a large
 vocabulary never exists as a whole.
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from tta_bench.errors import MethodError
 
 SLICE_BYTES = {"cpu": 2**28, "cuda": 2**30}
-"""Float32 logits alive at once while scoring; what needs more is cut into slices of columns.
+"""Float32 logits alive at once while scoring; what needs more is split into slices of columns.
 
 A GPU needs large products to be busy, and where lanes have an unembedding of their own each slice
 reads all of it again.
@@ -25,10 +25,10 @@ reads all of it again.
 
 RETAINED_BYTES = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}
 """Float32 logits kept for a backward pass; what needs more is computed again in the backward, which
-costs FLOPs that no formula has."""
+costs FLOPs that no formula counts."""
 
 NORMALISATION_TOLERANCE = 1e-4
-"""Largest |log sum exp| (nats) accepted of a method that returns log-probabilities itself."""
+"""Largest |log sum exp| (nats) accepted where a method returns log-probabilities itself."""
 
 
 class Scores:
@@ -133,27 +133,31 @@ def row_losses(rows: Tensor, targets: Tensor) -> Tensor:
 
 def token_nll(
     scores: Scores,
-    targets: Tensor,
+    read_targets: Callable[[], Tensor],
     mask: Tensor,
     gradients: bool = False,
     losses_of: Callable[[Tensor, Tensor], Tensor] = row_losses,
 ) -> Tensor:
     """Negative log-likelihood of every target, in nats, float32: [B, C]; 0 at padding.
 
+    The targets are read only once the first slice of rows has been computed. That is all of the
+    rows unless they take more than `SLICE_BYTES`: then the later slices are computed while the
+    targets exist, and so is what a backward pass computes again (`RETAINED_BYTES`).
+
     Args:
-        scores: distributions of the step.
-        targets: [B, C] int64; any valid id at padding.
+        scores: the distributions of the step.
+        read_targets: gives the targets, [B, C] int64; any valid id at padding.
         mask: [B, C] bool, True where a token is scored.
         gradients: keep what a backward pass through the result needs.
-        losses_of: `row_losses`, or the same compiled.
+        losses_of: `row_losses`, or the same function compiled.
 
     Raises:
-        MethodError: a method that claims normalised log-probabilities whose sum is not one.
+        MethodError: the method returns log-probabilities as normalised whose sum is not one.
     """
     lanes, columns, vocab = scores.shape
     column_bytes = lanes * vocab * 4
-    most = SLICE_BYTES.get(targets.device.type, SLICE_BYTES["cpu"])
-    kept = RETAINED_BYTES.get(targets.device.type, RETAINED_BYTES["cpu"])
+    most = SLICE_BYTES.get(mask.device.type, SLICE_BYTES["cpu"])
+    kept = RETAINED_BYTES.get(mask.device.type, RETAINED_BYTES["cpu"])
     again = gradients and column_bytes * columns > kept
     slices = math.ceil(columns / max(1, most // column_bytes))
     if gradients and not again:
@@ -163,9 +167,11 @@ def token_nll(
     def of_slice(start: int, stop: int) -> Tensor:
         rows = scores.rows(start, stop)
         if scores.normalised:
-            _check_normalised(rows.detach().float(), mask[:, start:stop])
-            return -rows.float().gather(2, targets[:, start:stop, None])[..., 0]
-        return losses_of(rows, targets[:, start:stop])
+            log_probs = rows.float()
+            finite = _check_normalised(log_probs.detach(), mask[:, start:stop])
+            losses = -log_probs.gather(2, read_targets()[:, start:stop, None])[..., 0]
+            return losses.masked_fill(~finite, math.nan)
+        return losses_of(rows, read_targets()[:, start:stop])
 
     pieces: Sequence[Tensor] = [
         checkpoint(of_slice, start, min(start + step, columns), use_reentrant=False)
@@ -176,12 +182,18 @@ def token_nll(
     return torch.cat(list(pieces), dim=1).masked_fill(~mask, 0.0)
 
 
-def _check_normalised(log_probs: Tensor, mask: Tensor) -> None:
-    # Rows that are not finite pass: their losses say so, and the document counts as diverged.
+def _check_normalised(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """[B, n] bool: which rows of log-probabilities [B, n, V] have a finite sum, which must be one.
+
+    A NaN or an infinite probability anywhere in a row leaves it without one: its document has
+    diverged, even where the target's own entry is finite. Minus infinity is a probability of zero.
+    """
     sums = torch.logsumexp(log_probs, dim=2)
-    error = sums.masked_fill(~mask | ~sums.isfinite(), 0.0).abs().max().item()
+    finite = sums.isfinite()
+    error = sums.masked_fill(~mask | ~finite, 0.0).abs().max().item()
     if error > NORMALISATION_TOLERANCE:
         raise MethodError(
             f"the method's log-probabilities do not sum to one (|log sum| = {error:.2g}); "
             "return logits, or normalise over the whole vocabulary."
         )
+    return finite

@@ -1,4 +1,4 @@
-"""Windows of random tokens: for FLOPs, memory and warm-up, none of which may see a document."""
+"""Windows of random tokens, for counting FLOPs and measuring memory without any document."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from tta_bench.model.step_shape import StepShape
 
 _FILL = 256
-"""Tokens read at a time to fill a cache, so that the mask of a long past stays small."""
+"""Tokens read at a time to fill a cache, so that the attention mask stays small."""
 
 
 class SyntheticStream:
-    """Windows of random tokens, all of one shape, over a cache that stays at `shape.past` keys."""
+    """Windows of random tokens, all of one shape, over a cache that stays at `shape.past` keys.
+
+    Whoever reads a window commits its keys to `window.past` and then calls `advance`.
+    """
 
     def __init__(self, model: LanguageModel, shape: StepShape, lanes: int = 1, seed: int = 0):
         self.model = model
@@ -27,13 +30,8 @@ class SyntheticStream:
         self.lanes = lanes
         self._random = torch.Generator().manual_seed(seed)
         self._past = LaneCache(lanes, shape.past, model.device) if shape.past else None
-        left = shape.past
-        while left > 0:
-            piece = min(left, _FILL)
-            with torch.no_grad():
-                model.logits(self._window(piece, 1))
-            self._commit(piece)
-            left -= piece
+        if self._past is not None:
+            self._fill(self._past)
 
     def window(self) -> tuple[Window, Tensor]:
         """The next window and its targets [B, C]."""
@@ -41,14 +39,19 @@ class SyntheticStream:
         return window, self._tokens(self.shape.scored)
 
     def advance(self) -> None:
-        """Moves the cache on; positions stay, so that learned ones never run out."""
-        self._commit(self.shape.inputs)
+        """Puts positions back after a step's commit, so that learned ones never run out."""
         if self._past is not None:
             self._past.positions.fill_(self.shape.past)
 
-    def _commit(self, width: int) -> None:
-        if self._past is not None:
-            self._past.commit(torch.full_like(self._past.valid, width))
+    def _fill(self, past: LaneCache) -> None:
+        left = self.shape.past
+        while left > 0:
+            width = min(left, _FILL)
+            window = self._window(width, 1)
+            with torch.no_grad():
+                self.model.logits(window)
+            past.commit(window.lengths)
+            left -= width
 
     def _tokens(self, width: int) -> Tensor:
         shape = (self.lanes, width)

@@ -69,6 +69,16 @@ class Window:
         """(lane, tokens scored) of each lane that is not idle."""
         return [(lane, n) for lane, n in enumerate(self._scored_list) if n > 0]
 
+    def copy(self) -> Window:
+        """The same step in tensors of its own; carried keys are shared, to be read and staged."""
+        return Window(
+            input_ids=self.input_ids.clone(),
+            lengths=self.lengths.clone(),
+            scored=self.scored.clone(),
+            chunk_size=self.chunk_size,
+            past=None if self.past is None else self.past.view(),
+        )
+
     def lane(self, lane: int) -> Window:
         """The same step of one lane alone (B = 1), without the padding its neighbours caused."""
         length = max(self._length_list[lane], 1)

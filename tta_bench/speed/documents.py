@@ -11,7 +11,7 @@ from tta_bench.speed.plan import SEED, SpeedPlan
 def synthetic_documents(
     plan: SpeedPlan, lanes: int, steps: int, vocab_size: int
 ) -> list[TokenizedDocument]:
-    """One document a lane, of `steps` full chunks; a lane's tokens depend on its number alone.
+    """One document of `steps` full chunks for each lane; its tokens depend on the lane alone.
 
     Without a prefix the first token is not scored, so that the document has one token more.
     """
@@ -23,7 +23,7 @@ def synthetic_documents(
 
 
 def synthetic_tokens(plan: SpeedPlan, lanes: int, steps: int, vocab_size: int) -> np.ndarray:
-    """[lanes, steps * chunk + 1] int64: those documents as the model reads them, prefix included.
+    """Those documents as the model reads them, prefix included: [lanes, steps * chunk + 1] int64.
 
     Step i reads columns i*chunk .. (i+1)*chunk - 1 and predicts the same range one further.
     """

@@ -34,7 +34,7 @@ def _ratios(row: Row, rows: Sequence[Row], matrix_flops: float | None) -> dict[s
 
 
 def goals(rows: Sequence[Row]) -> dict[str, Any]:
-    """The ratios that say how near the bench is to what it could be.
+    """The ratios that say how near the bench comes to what is possible.
 
     Args:
         rows: as `with_ratios` gives them.

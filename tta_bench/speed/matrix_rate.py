@@ -1,4 +1,4 @@
-"""The rate of dense matrix products that this device reaches, measured there and then.
+"""The rate of dense matrix products that this device reaches, measured along with the rows.
 
 Data sheets name rates that no card holds under its power limit; shares of a rate that was measured
 in the same minute can be compared between cards.
@@ -17,7 +17,7 @@ _SIZES = {"cuda": 8192, "mps": 2048}
 _CPU_SIZE = 1024
 _SECONDS = 0.5
 _BLOCK = 8
-"""Products between two waits for the device."""
+"""The number of products between two waits for the device."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _method(
 
 
 def _lanes_without_baseline(rows: Iterable[dict[str, Any]]) -> list[int]:
-    """Numbers of lanes of complete rows that no row of `none` has; the loops are no batch."""
+    """The numbers of lanes that some complete row has and no row of `none`; loops do not count."""
     done = [row for row in rows if row["status"] == "complete"]
     wanted = {row["lanes"] for row in done if row.get("reference") != "eager_loop"}
     there = {row["lanes"] for row in done if row.get("method") == BASELINE}

@@ -1,4 +1,4 @@
-"""What one measurement of speed consists of, and the choices a device or model makes for it."""
+"""What a measurement of speed consists of, and its defaults for a device or a model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from tta_bench.model.language_model import LanguageModel
 
 WARM_UP_STEPS = 1
-"""Steps of a stream that are run and not timed, after the warm-up on a step of its own."""
+"""Steps at the start of each document that are not timed; the warm-up is a step before them."""
 
 SEED = 0
-"""Of the random tokens, and of PyTorch before each method."""
+"""Seed for the random tokens, and for PyTorch before each method is built."""
 
 _LAST_LAYERS = 4
 
 
 @dataclass(frozen=True)
 class SpeedPlan:
-    """The same for every row.
+    """The settings that all rows of a measurement share.
 
     Attributes:
         lanes: documents read side by side, where memory holds them.
@@ -41,17 +41,17 @@ class SpeedPlan:
 
 
 def default_lanes(device: torch.device) -> int:
-    """16 fill a large GPU; on a CPU lanes only share the cores."""
+    """Documents read side by side: 16 fill a large GPU; on a CPU lanes only share the cores."""
     return 16 if device.type == "cuda" else 1
 
 
 def default_chunk(device: torch.device) -> int:
-    """Tokens in a step: the protocol's own default, and a quarter of it where time is dear."""
+    """Tokens in a step of one lane: the protocol's default, or a quarter of it on a slow device."""
     return 1024 if device.type == "cuda" else 256
 
 
 def default_methods(model: LanguageModel) -> list[str]:
-    """The specs measured where none are named: one of each kind, and dynamic evaluation's subsets.
+    """The methods measured by default: one of each kind, and subsets of dynamic evaluation.
 
     `fwl` where weights for this model come with the bench, else its untrained form.
     """
@@ -79,7 +79,7 @@ def _has_weights(name: str, model: LanguageModel) -> bool:
 
 
 def check_length(model: LanguageModel, chunk: int) -> None:
-    """Raises UsageError where the model cannot read a chunk at once."""
+    """Raises UsageError if the model cannot read a chunk at once."""
     most = model.max_positions
     if most is not None and chunk > most:
         raise UsageError(

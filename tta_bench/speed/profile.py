@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tta_bench.engine.loop import Engine
 
 TOP = 12
-"""Kernels listed by name."""
+"""The number of kernels that are listed by name."""
 
 _LONGEST_NAME = 96
 
@@ -31,23 +31,23 @@ _CATEGORIES = (
         r"mean|sum|nll_loss|masked|where|lerp|addcdiv|addcmul|sigmoid|tanh|max|min|arange)",
     ),
 )
-"""The first pattern that a kernel's name fits says what it is: a copy is elementwise, too."""
+"""The first pattern that fits a kernel's name decides: a copy is an elementwise kernel too."""
 
 
 def category(name: str) -> str:
-    """`matmul`, `attention`, `elementwise/triton`, `memory copy` or `other`."""
+    """The kind of a kernel: matmul, attention, elementwise/triton, memory copy or other."""
     lowered = name.lower()
     found = (kind for kind, pattern in _CATEGORIES if re.search(pattern, lowered))
     return next(found, "other")
 
 
 def profiled_step(engine: Engine, documents: Sequence[TokenizedDocument]) -> str:
-    """Text: seconds by category, the longest kernels, the share of time the GPU stood idle.
+    """A page of text: time by category, the longest kernels, and the share the GPU stood idle.
 
     Args:
-        engine: warmed up, on as many lanes as there are documents.
-        documents: of two full chunks; the second step is profiled, from the end of the first, so
-            that collating is in it and resetting is not.
+        engine: a warm engine with as many lanes as there are documents.
+        documents: documents of two full chunks. The second step is profiled, from the end of the
+            first, so that collating is included and resetting is not.
     """
     on_gpu = engine.device.type == "cuda"
     gpu = [ProfilerActivity.CUDA] if on_gpu else []
@@ -70,7 +70,7 @@ def profiled_step(engine: Engine, documents: Sequence[TokenizedDocument]) -> str
 
 
 def gpu_spans(profiler: Any) -> list[tuple[str, float, float]]:
-    """(name, start, end) in microseconds of all that ran on the GPU."""
+    """The name, start and end, in microseconds, of everything that ran on the GPU."""
     return [
         (event.name, event.time_range.start, event.time_range.end)
         for event in profiler.events()
@@ -79,7 +79,7 @@ def gpu_spans(profiler: Any) -> list[tuple[str, float, float]]:
 
 
 def times_of(spans: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, int]]:
-    """Microseconds and launches by name."""
+    """The microseconds and the number of launches of each kernel, by name."""
     seconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
     for name, start, end in spans:
@@ -98,7 +98,7 @@ def _cpu_times(profiler: Any) -> dict[str, tuple[float, int]]:
 
 
 def idle_share(spans: Sequence[tuple[str, float, float]]) -> float | None:
-    """Of the time from the first kernel to the last, what no kernel was running in."""
+    """The share of the time from the first kernel to the last in which no kernel ran."""
     if not spans:
         return None
     ordered = sorted((start, end) for _, start, end in spans)

@@ -1,4 +1,4 @@
-"""What methods are held against: transformers' own model, used as everyone does, without the bench.
+"""What methods are compared with: the transformers model, used in the usual way without the bench.
 
 `forward` reads a batch of chunks to logits and nothing else. `eager_loop` is dynamic evaluation as
 it is usually written: one document, `loss.backward()`, an optimiser of torch.optim over all weights
@@ -32,7 +32,7 @@ _LEARNING_RATE = 1e-5
 
 
 def forward(model: LanguageModel, plan: SpeedPlan, lanes: int, compiled: bool) -> Measured:
-    """Batched chunks to logits [lanes, chunk, V] in the model's dtype, under inference mode."""
+    """Reads batches of chunks to logits [lanes, chunk, V] in inference mode, and nothing else."""
     chunks = _chunks(model, plan, lanes)
     started = time.perf_counter()
     net: Callable[..., object] = torch.compile(model.net) if compiled else model.net
@@ -73,7 +73,7 @@ def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measure
 
 @contextmanager
 def _borrowed(net: nn.Module) -> Iterator[None]:
-    """Weights may change and have gradients while inside; afterwards they are what they were."""
+    """Lets weights change and have gradients while inside, and puts them back afterwards."""
     kept = {name: value.detach().to("cpu", copy=True) for name, value in net.named_parameters()}
     net.requires_grad_(True)
     try:
@@ -87,7 +87,7 @@ def _borrowed(net: nn.Module) -> Iterator[None]:
 
 
 def _chunks(model: LanguageModel, plan: SpeedPlan, lanes: int) -> list[tuple[Tensor, Tensor]]:
-    """(ids, targets) of each step, both [lanes, chunk] on the device: the methods' documents."""
+    """(ids, targets) of each step of the methods' documents, both [lanes, chunk] on the device."""
     steps = WARM_UP_STEPS + plan.steps
     tokens = torch.from_numpy(synthetic_tokens(plan, lanes, steps, model.vocab_size))
     tokens = tokens.to(model.device)
@@ -104,7 +104,7 @@ def _timed(
     set_up_seconds: float,
     flops: float,
 ) -> Measured:
-    """The same steps that a method takes: a warm-up, then those of the documents."""
+    """Takes the steps that a method takes: a warm-up, then those of the documents."""
     started = time.perf_counter()
     step(*chunks[0])
     synchronise(device)

@@ -1,4 +1,4 @@
-"""A row of the measurement: what was run on how many lanes, what it took, or why it did not."""
+"""A row of the measurement: what was run, on how many lanes, and what it took or why it failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from tta_bench.cost.memory import MemoryPeak
-from tta_bench.engine.loop import failure
+from tta_bench.engine.outcome import outcome_of
+from tta_bench.engine.trial import halved_until_it_fits
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Measured:
     """One stretch of work on so many lanes.
 
     Attributes:
-        step_seconds: of each timed step, all lanes together.
-        flops_per_token: by formula (counted where there is none), for a scored token.
-        peak: memory while the steps ran.
-        set_up_seconds: making the method or the model's compiled form.
-        warm_up_seconds: its first step, compilation included.
-        harness_share: of the wall time of the run, what was neither a step nor a reset; None where
+        step_seconds: the time of each timed step, all lanes together.
+        flops_per_token: FLOPs for a scored token, by formula, or counted if there is none.
+        peak: the peaks of memory while the steps ran.
+        set_up_seconds: the time it took to build the method or the model's compiled form.
+        warm_up_seconds: the time of the first step, compilation included.
+        harness_share: the share of the run's wall time that was neither a step nor a reset; None if
             nothing of the bench ran.
-        state_bytes_per_lane: what the method keeps for a lane; None where there is no method.
+        state_bytes_per_lane: the bytes that the method keeps for a lane; None without a method.
     """
 
     step_seconds: Sequence[float]
@@ -41,14 +42,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Task:
-    """What a row is of.
+    """What a row measures.
 
     Attributes:
         label: its name in the table.
         kind: `reference` (transformers alone) or `method`.
-        about: what tells it from other rows, for those who derive ratios.
+        about: what tells it from other rows, for whoever derives ratios.
         measure: runs it on so many lanes.
-        lanes: how many to try first.
+        lanes: the number of lanes to try first.
     """
 
     label: str
@@ -59,17 +60,24 @@ class Task:
 
 
 def measured_row(task: Task, chunk: int) -> dict[str, Any]:
-    """Runs a task, on half the lanes for as long as memory runs out; JSON-able.
+    """Runs a task, on half the lanes as often as memory runs out; returns a row of JSON values.
 
     A method is foreign code: whatever it raises is its row.
     """
     lanes = task.lanes
-    while True:
-        outcome = _attempt(task.measure, lanes)
-        release_memory()
-        if isinstance(outcome, Measured) or outcome[0] != "oom" or lanes == 1:
-            break
-        lanes //= 2
+    measured: Measured | None = None
+    status, reason = "complete", None
+
+    def attempt(now: int) -> Measured:
+        nonlocal lanes
+        lanes = now
+        return task.measure(now)
+
+    try:
+        measured = halved_until_it_fits(lanes, attempt, lambda *_: release_memory())
+    except (Exception, SystemExit) as error:
+        status, reason = outcome_of(error)
+    release_memory()
     row = {
         "label": task.label,
         "kind": task.kind,
@@ -77,25 +85,17 @@ def measured_row(task: Task, chunk: int) -> dict[str, Any]:
         "lanes": lanes,
         "lanes_asked": task.lanes,
         "chunk": chunk,
+        "status": status,
+        "reason": reason,
     }
-    if isinstance(outcome, Measured):
-        return row | {"status": "complete", "reason": None} | _figures(outcome, lanes * chunk)
-    status, reason = outcome
-    return row | {"status": status, "reason": reason}
-
-
-def _attempt(measure: Callable[[int], Measured], lanes: int) -> Measured | tuple[str, str]:
-    try:
-        return measure(lanes)
-    except (Exception, SystemExit) as error:
-        return failure(error)
+    return row if measured is None else row | _figures(measured, lanes * chunk)
 
 
 def release_memory() -> None:
-    """Gives back what the last row held, compiled code too.
+    """Frees what the last row held, compiled code included.
 
-    A row that found code of another one would count no compilation as its own, and could take
-    shapes for dynamic that are not.
+    A row that found the code of another one would not pay for its own compilation, and could treat
+    shapes as dynamic that are not.
     """
     if "torch._dynamo" in sys.modules:  # nothing was compiled where it is not; importing it is slow
         torch.compiler.reset()

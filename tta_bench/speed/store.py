@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 FILE, PROFILE_FILE = "speed.json", "profile.txt"
 
 SCHEMA_VERSION = 1
-"""Of the file. Raised when a reader of the former version would misread it."""
+"""Version of the file; it is raised when a reader of the former version would misread it."""
 
 
 def speed_manifest(model: LanguageModel, plan: SpeedPlan, compile: str) -> dict[str, Any]:
-    """What a measurement is made of: model, plan, device, software; no host and no folder."""
+    """What was measured on what: model, plan, device and software, without host or folder names."""
     import torch
 
     manifest = {
@@ -73,7 +73,7 @@ def speed_object(
 
 
 def speed_folder(name: str, results: Path) -> Path:
-    """The folder `results/NAME`, made if it is not there.
+    """The folder `results/NAME`, which is created if it does not exist.
 
     Raises:
         UsageError: no plain name, or the folder holds runs of `eval`.
@@ -85,12 +85,12 @@ def speed_folder(name: str, results: Path) -> Path:
 
 
 def write_speed(folder: Path, speed: dict[str, Any]) -> None:
-    """Writes the file; a former measurement of that name is replaced."""
+    """Writes the file in place of an earlier measurement of that name."""
     write_atomically(folder / FILE, to_json(sealed(speed), indent=1))
 
 
 def read_speed(folder: Path) -> dict[str, Any] | None:
-    """The measurement in a folder; None if it holds none.
+    """The measurement that a folder holds; None if it holds none.
 
     Raises:
         BenchError: the file is damaged, or of a later version.

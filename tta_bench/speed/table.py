@@ -1,4 +1,4 @@
-"""The table of a measurement of speed, from what is stored alone."""
+"""The table of a measurement of speed, made from stored rows alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOPS = (
 
 
 def speed_table(speed: Mapping[str, Any]) -> Table:
-    """Of one object as `store.read_speed` gives it."""
+    """The table of what `store.read_speed` returns."""
     manifest, rows = speed["manifest"], speed["rows"]
     on_gpu = manifest["device"]["type"] == "cuda"
     title = f"Speed of {manifest['model']['name']} on {_device(manifest)}"

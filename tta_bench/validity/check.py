@@ -19,11 +19,11 @@ from tta_bench.validity.report import ProbeResult, ValidityReport
 
 
 def check(spec: str, seconds: float | None = LIMIT_SECONDS) -> ValidityReport:
-    """Every probe, of the method that `name:key=value,...` names; some seconds.
+    """Runs every probe on the method that `name:key=value,...` names, in some seconds.
 
     Args:
-        spec: as `--method` takes it.
-        seconds: after which what is left is skipped; None for no limit.
+        spec: the method, as `--method` takes it.
+        seconds: the time after which the remaining probes are skipped; None: no limit.
 
     Raises:
         UsageError: an unknown method or parameter.
@@ -33,21 +33,24 @@ def check(spec: str, seconds: float | None = LIMIT_SECONDS) -> ValidityReport:
 
 
 def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
-    """The probes that any evaluation can afford, on a tiny random model; about a second.
+    """Runs the probes that any evaluation can afford, on a tiny random model, in about a second.
 
     Args:
         cls: the method's class.
         params: its hyper-parameters, as they will be used.
-        name: what it is called in the report.
+        name: its name in the report.
     """
     return run(Subject(name, cls, params), QUICK)
 
 
 def run(subject: Subject, probes: Sequence[Probe], seconds: float | None = None) -> ValidityReport:
-    """These probes of this subject; one whose needs did not pass is skipped.
+    """Runs these probes on the subject; one whose needs did not pass is skipped.
 
     Args:
-        seconds: after which the probe that runs is broken off, and it and the rest are skipped.
+        subject: the method and its hyper-parameters.
+        probes: the probes, in order.
+        seconds: the time after which the current probe is interrupted, and it and the remaining
+            ones are skipped; None: no limit.
     """
     started = time.monotonic()
     deadline = None if seconds is None else started + seconds
@@ -76,9 +79,9 @@ def _skip(probe: Probe, why: str) -> ProbeResult:
 
 @contextlib.contextmanager
 def _own_randomness() -> Iterator[None]:
-    """One thread, and every generator of the process put back afterwards.
+    """Uses one thread while inside, and puts every random generator of the process back afterwards.
 
-    Tiny models: a second thread costs more than it gives.
+    For tiny models a second thread costs more time than it saves.
     """
     threads = torch.get_num_threads()
     states = random.getstate(), np.random.get_state()

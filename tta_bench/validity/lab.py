@@ -1,4 +1,4 @@
-"""The bench on which one method is probed: fresh instances, and what may interrupt a probe."""
+"""The bench on which one method is probed: fresh instances of it, and probes as data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import BenchError
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.validity.models import tiny_model
-from tta_bench.validity.reader import PLAIN, Reader
+from tta_bench.validity.reader import PLAIN, Diverged, Reader
 from tta_bench.validity.report import ProbeResult, Status
 from tta_bench.validity.tensors import restore, shared_weights
 
@@ -58,7 +58,7 @@ class CannotBuild(Exception):
 
 
 class Lab:
-    """One subject on one tiny model; what one instance does to either cannot reach the next."""
+    """One subject on one tiny model; what an instance does to either never reaches the next."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
@@ -68,7 +68,7 @@ class Lab:
     def fresh(
         self, lanes: int = 1, model: LanguageModel | None = None, params: Any = None
     ) -> Method:
-        """A new instance, on weights as they were at first and under the seed of all instances.
+        """A new instance, on the original weights and under the seed of all instances.
 
         Raises:
             CannotBuild: the method says in a `BenchError` that it does not run on this model.
@@ -99,17 +99,17 @@ def seed_everything() -> None:
 
 
 Found = tuple[Status, float | None, str, str]
-"""status, value, figure and sentence of a probe."""
+"""The status, value, figure and sentence of a probe; see `ProbeResult`."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One rule, held against a method.
+    """One rule that a method is tested against.
 
     Attributes:
-        name: as the table shows it.
-        run: does it.
-        needs: names of probes without whose passing this one cannot be judged.
+        name: its name in the table.
+        run: tests a method.
+        needs: the names of probes that must pass before this one can be judged.
     """
 
     name: str
@@ -117,12 +117,14 @@ class Probe:
     needs: tuple[str, ...] = ()
 
     def result(self, lab: Lab) -> ProbeResult:
-        """Runs it; whatever the method raises is its failure."""
+        """Tests the method; whatever it raises is a failure."""
         try:
             return ProbeResult(self.name, *self.run(lab))
         except CannotBuild as error:
             sentence = f"Not built on a tiny random model: {error}"
             return ProbeResult(self.name, "skip", None, "—", sentence)
+        except Diverged as error:
+            return ProbeResult(self.name, "fail", None, "diverged", str(error))
         except Exception as error:  # a method is foreign code: whatever it raises is a finding
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             sentence = f"The method raised {type(error).__name__}: {reason}"
@@ -130,7 +132,7 @@ class Probe:
 
 
 def compared(difference: float, good: str, bad: str, limit: float = SAME) -> Found:
-    """A probe that compares log-probabilities: the sentence says what was compared."""
+    """What a probe found that compares log-probabilities; the sentences say of what."""
     figure = f"{difference:.1e} nats" if difference else "0 nats"
     if difference <= limit:
         return "pass", difference, figure, good

@@ -11,22 +11,22 @@ from types import FrameType
 from typing import Any
 
 LIMIT_SECONDS = 15.0
-"""Of all probes of `check` together: with the time that PyTorch takes to load, under 20 s."""
+"""Limit for all probes of `check` together; with the time PyTorch takes to load, under 20 s."""
 
-_AGAIN = 0.5  # seconds until the next interruption, should a method have swallowed the last
+_AGAIN = 0.5  # seconds until the next interruption, in case a method has swallowed the last
 
 
 class OutOfTime(BaseException):
-    """The time is up. No `Exception`: a method that catches all of its own must not catch it."""
+    """The time is up. Not an `Exception`: a method that catches those must not catch this one."""
 
 
 @contextmanager
 def interrupted_at(deadline: float | None) -> Iterator[None]:
     """Raises OutOfTime in the block once `time.monotonic()` is past `deadline`.
 
-    By a signal, so that a method need not return first; one long operation of PyTorch ends before
-    it is heard. Where there are no such signals (Windows, and threads other than the main one) only
-    the start of the block looks at the clock.
+    A signal raises it, so that a method need not return first; a long operation of PyTorch still
+    runs to its end. Where there are no such signals (on Windows, and in threads other than the main
+    one) the clock is looked at only at the start of the block.
     """
     if deadline is None:
         yield

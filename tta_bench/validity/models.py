@@ -1,4 +1,4 @@
-"""What methods are checked on: tiny random models of every family, and synthetic documents."""
+"""What methods are probed on: tiny random models of every family, and synthetic documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = 256
 """The token that stands before every document."""
 
 FIRST_SPECIAL = 256
-"""Ids below are the 256 bytes; documents are made of these alone."""
+"""The first id that is not a byte; documents consist of bytes alone."""
 
 VOCAB = 260
 
@@ -78,7 +78,7 @@ FAMILIES = (
 
 
 def tiny_model(family: str = "llama") -> LanguageModel:
-    """A random model of two layers in float32, on the CPU, the same at every call.
+    """A random model of two layers in float32 on the CPU, the same at every call.
 
     Its weights are scaled up, so that its predictions are far from uniform.
     """
@@ -96,7 +96,7 @@ def tiny_model(family: str = "llama") -> LanguageModel:
 
 @cache
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token a byte, for methods that read a text of their own before the first document."""
+    """A tokenizer of bytes, for methods that read a text of their own before the first document."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -109,7 +109,7 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def document(length: int, seed: int) -> TokenizedDocument:
-    """`length` tokens that repeat a phrase three times in four: there is something to learn."""
+    """`length` tokens; three in four repeat a phrase, so that there is something to learn."""
     random = np.random.default_rng(seed)
     phrase = random.integers(FIRST_SPECIAL, size=7)
     noise = random.integers(FIRST_SPECIAL, size=length)

@@ -1,23 +1,24 @@
-"""Reads documents through a method as the engine does, and keeps whole distributions."""
+"""Reads documents through the engine itself, and keeps the whole distributions of every step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tta_bench.documents import TokenizedDocument
+from tta_bench.engine.loop import DocumentResult, Engine
 from tta_bench.engine.protocol import Protocol
-from tta_bench.engine.streams import Step, Stream, collate, open_stream
-from tta_bench.model.cache import LaneCache
-from tta_bench.model.scores import Scores, as_scores
+from tta_bench.engine.step import Step
+from tta_bench.engine.streams import Part, Stream
+from tta_bench.model.scores import Scores
 from tta_bench.validity.models import PREFIX
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
+    from tta_bench.model.window import Window
 
 CHUNK = 8
 
@@ -26,75 +27,96 @@ RECOMPUTE = Protocol(chunk=CHUNK, context=5, context_mode="recompute")
 CACHE = Protocol(chunk=CHUNK, context=12, context_mode="cache")
 
 
-class Reader:
-    """The engine's loop, step for step, that returns all log-probabilities, not the losses alone.
+class Diverged(Exception):
+    """A document whose losses are not finite, with the reason."""
 
-    Probes override `score`, `step` and `learn` to interfere. A method that breaks a contract
-    raises here as in the engine, except for what `normalised` measures.
+
+class ObservedStep(Step):
+    """The engine's step, with an eye on what the method predicts.
+
+    Probes override its parts to interfere.
+
+    Attributes:
+        observed: the scores of the latest step.
     """
 
-    def __init__(self, method: Method, protocol: Protocol = PLAIN):
-        self.method = method
-        self.protocol = protocol
-        self.past: LaneCache | None = None
-        if protocol.context_mode == "cache":
-            self.past = LaneCache(method.lanes, protocol.context, method.model.device)
+    observed: ObservedScores
+
+    def score(self, window: Window) -> Scores:
+        self.observed = ObservedScores(self.scores(window))
+        return self.observed
+
+    def scores(self, window: Window) -> Scores:
+        """What the method predicts, unobserved."""
+        return super().score(window)
+
+
+class ObservedScores(Scores):
+    """Scores that keep, as log-probabilities, every row that the engine asks for.
+
+    They never claim to be normalised, so that the engine normalises them itself: a method whose
+    probabilities do not sum to one fails the probe that says so and not all of them.
+    """
+
+    def __init__(self, scores: Scores):
+        super().__init__(*scores.shape)
+        self.scores = scores
+        self._kept: list[Tensor] = []
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        rows = self.scores.rows(start, stop)
+        self._kept.append(log_probabilities(self.scores, rows.detach()).clone())
+        return rows
+
+    @property
+    def log_probabilities(self) -> Tensor:
+        """[B, C, V] float32: all that was asked for."""
+        return torch.cat(self._kept, dim=1)
+
+
+class Reader(Engine):
+    """The engine on documents of the probes, which returns distributions and not losses alone.
+
+    A method that breaks its contract raises here, as it does in the engine.
+    """
+
+    step: ObservedStep
+
+    def __init__(
+        self,
+        method: Method,
+        protocol: Protocol = PLAIN,
+        step: ObservedStep | None = None,
+    ):
+        observed = ObservedStep(method) if step is None else step
+        super().__init__(method, protocol, PREFIX, debug=True, step=observed)
+        self._rows: dict[int, list[Tensor]] = {}
 
     def read(self, documents: Sequence[TokenizedDocument]) -> list[Tensor]:
-        """Float32 log-probabilities [tokens, V] of each document."""
-        waiting = list(enumerate(documents))
-        rows: list[list[Tensor]] = [[] for _ in documents]
-        lanes: list[Stream | None] = [None] * self.method.lanes
-        while True:
-            for lane, stream in enumerate(lanes):
-                if stream is None and waiting:
-                    index, document = waiting.pop(0)
-                    lanes[lane] = open_stream(index, document, self.protocol, PREFIX)
-                    self.reset(lane)
-            if all(stream is None for stream in lanes):
-                return [torch.cat(parts) for parts in rows]
-            parts = [None if stream is None else (stream, next(stream.spans)) for stream in lanes]
-            found = self.step(collate(parts, self.method.model.device, self.past))
-            for lane, part in enumerate(parts):
-                if part is not None:
-                    stream, span = part
-                    rows[stream.index].append(found[lane, : span.scored])
-                    stream.record(np.zeros(span.scored, dtype=np.float32))
-                    if stream.finished:
-                        lanes[lane] = None
+        """Float32 log-probabilities [tokens, V] of each document.
 
-    def reset(self, lane: int) -> None:
-        """Forgets what the lane has read."""
-        self.method.reset(lane)
-        if self.past is not None:
-            self.past.reset(lane)
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        self._rows = {index: [] for index in range(len(documents))}
+        for result in self.run(documents):
+            if result.status != "done":
+                raise Diverged(f"Reading {result.document.key}, {result.reason}.")
+        return [torch.cat(pieces) for pieces in self._rows.values()]
 
-    def step(self, step: Step) -> Tensor:
-        """[B, C, V] log-probabilities of one step, after which the method has adapted."""
-        with torch.set_grad_enabled(self.method.gradients):
-            rows = self.score(step)
-            targets = step.targets
-            nll = -rows.gather(2, targets[..., None])[..., 0].masked_fill(~step.window.mask, 0.0)
-            kept = rows.detach().clone()
-            self.learn(step, nll)
-            if self.past is not None:
-                self.past.commit(step.window.lengths)
-        return kept
-
-    def score(self, step: Step) -> Tensor:
-        """[B, C, V] log-probabilities, differentiable if the method asks for gradients."""
-        scores = self.scores(step)
-        return log_probabilities(scores, scores.full())
-
-    def scores(self, step: Step) -> Scores:
-        """What the method's `score` returned."""
-        window = step.window
-        shape = (window.lanes, window.chunk_size, self.method.model.vocab_size)
-        return as_scores(self.method.score(window), shape)
-
-    def learn(self, step: Step, nll: Tensor) -> None:
-        """Lets the method adapt."""
-        self.method.adapt(step.window, step.targets, nll)
+    def record(
+        self,
+        lanes: list[Stream | None],
+        parts: Sequence[Part],
+        losses: Tensor,
+        on_step: Callable[[int, float], None],
+    ) -> Iterator[DocumentResult]:
+        rows = self.step.observed.log_probabilities
+        for lane, part in enumerate(parts):
+            if part is not None:
+                stream, span = part
+                self._rows[stream.index].append(rows[lane, : span.scored])
+        return super().record(lanes, parts, losses, on_step)
 
 
 def log_probabilities(scores: Scores, rows: Tensor) -> Tensor:

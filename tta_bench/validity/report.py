@@ -18,7 +18,7 @@ class ProbeResult:
         status: pass, fail, or skip where it could not be judged.
         value: the measured figure, in the unit that `figure` prints; None if there is none.
         figure: the measured figure as the table shows it.
-        sentence: what was held against the rule, or what went wrong.
+        sentence: what was tested, or what went wrong.
     """
 
     probe: str
@@ -33,10 +33,10 @@ class ValidityReport:
     """The probes of one method, in the order in which they ran.
 
     Attributes:
-        method: the spec of the method, such as `dynamic-eval:lr=0.001`.
-        results: one entry a probe.
-        seconds: wall time of all of them.
-        unreached: names of the probes that there was no time for.
+        method: the method's spec, such as `dynamic-eval:lr=0.001`.
+        results: one entry for each probe.
+        seconds: the wall time of all probes.
+        unreached: the names of the probes that there was no time for.
     """
 
     method: str

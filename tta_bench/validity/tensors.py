@@ -1,4 +1,4 @@
-"""Which tensors a method holds, what they weigh, and which of them have changed."""
+"""Which tensors a method holds, how many bytes they take, and which of them have changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reachable(root: object, skip: tuple[object, ...] = ()) -> Iterator[tuple[str
 
 
 def state_bytes(method: Method) -> int:
-    """Bytes of the tensors in `method.state`, of all lanes; an alias counts once."""
+    """The bytes of the tensors in `method.state`, all lanes together; an alias counts once."""
     found = {
         (tensor.data_ptr(), tensor.numel(), tensor.dtype): tensor.numel() * tensor.element_size()
         for _, tensor in reachable(method.state)
@@ -59,7 +59,7 @@ def state_bytes(method: Method) -> int:
 
 
 def bytes_elsewhere(method: Method) -> int:
-    """Bytes that the method holds outside `method.state` and the shared weights."""
+    """The bytes that a method holds outside `method.state` and the shared weights."""
     known = {
         tensor.untyped_storage().data_ptr()
         for tensor in [
@@ -102,7 +102,7 @@ def restore(model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """Names of what is not bit for bit the same, or has come or gone."""
+    """The names of tensors that are not bit for bit the same, or that have come or gone."""
     names = sorted(before.keys() | after.keys())
     return [
         name

@@ -1,4 +1,4 @@
-"""All probes, in the order of the table: what others rest on comes first."""
+"""All probes, in the order of the table: those that others need come first."""
 
 from tta_bench.validity.lab import Probe
 from tta_bench.validity.probes import causal, costs, lanes, scoring, shapes, switch
@@ -26,4 +26,4 @@ FULL = (
 )
 
 QUICK = FULL[:10]
-"""What `eval` runs before the first document: whatever a number's meaning rests on."""
+"""The probes that `eval` runs before the first document: without them no number has a meaning."""

@@ -1,15 +1,27 @@
-"""Nothing a method says of a token may depend on that token or on a later one."""
+"""What a method predicts for a token must not depend on that token or on a later one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from tta_bench.engine.streams import Step
 from tta_bench.validity.lab import SAME, Found, Lab, compared
 from tta_bench.validity.models import FIRST_SPECIAL, document, with_other_future
-from tta_bench.validity.reader import CACHE, CHUNK, PLAIN, RECOMPUTE, Reader, largest_difference
+from tta_bench.validity.reader import (
+    CACHE,
+    CHUNK,
+    PLAIN,
+    RECOMPUTE,
+    ObservedStep,
+    Reader,
+    largest_difference,
+)
+
+if TYPE_CHECKING:
+    from tta_bench.contract.method import Method
+    from tta_bench.model.window import Window
 
 _LENGTH = 5 * CHUNK
 _PLACES = {
@@ -40,31 +52,39 @@ def future(lab: Lab) -> Found:
     )
 
 
-class _OtherTargets(Reader):
+class _OtherTargets(ObservedStep):
     """Gives the last step of a document other targets; its inputs stay what they were."""
 
-    def __init__(self, *args: object, last: int, shift: int, only_final: bool):
-        super().__init__(*args)  # type: ignore[arg-type]
-        self.last, self.shift, self.only_final = last, shift, only_final
+    def __init__(self, method: Method, last: int, shift: int, columns: slice):
+        super().__init__(method)
+        self.last, self.shift, self.columns = last, shift, columns
         self.steps = 0
 
-    def step(self, step: Step) -> Tensor:
+    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
         self.steps += 1
-        if self.steps == self.last:
-            targets = step.targets.clone()
-            columns = slice(-1, None) if self.only_final else slice(None)
-            targets[:, columns] = (targets[:, columns] + self.shift) % FIRST_SPECIAL
-            step = replace(step, targets=targets)
-        return super().step(step)
+
+        def read_others() -> Tensor:
+            targets = read_targets()
+            if self.steps == self.last:
+                changed = targets[:, self.columns]
+                targets[:, self.columns] = (changed + self.shift) % FIRST_SPECIAL
+            return targets
+
+        return super().__call__(window, read_others)
+
+
+_FINAL, _ALL = slice(-1, None), slice(None)
 
 
 def targets(lab: Lab) -> Found:
     """Scores the same inputs while the engine holds other targets."""
     text = document(3 * CHUNK, 13)
-    found = [
-        _OtherTargets(lab.fresh(), last=3, shift=shift, only_final=only_final).read([text])
-        for shift, only_final in ((0, True), (101, True), (101, False))
-    ]
+
+    def read(shift: int, columns: slice) -> list[Tensor]:
+        method = lab.fresh()
+        return Reader(method, step=_OtherTargets(method, 3, shift, columns)).read([text])
+
+    found = [read(0, _FINAL), read(101, _FINAL), read(101, _ALL)]
     worst = max(largest_difference(found[0], other) for other in found[1:])
     return compared(
         worst,

@@ -1,8 +1,9 @@
-"""What a method says that it costs is what it costs."""
+"""A method costs what it declares."""
 
 from __future__ import annotations
 
-from tta_bench.engine.flop_check import TOLERANCE, check_flops
+from tta_bench.cost.flop_report import TOLERANCE
+from tta_bench.engine.flop_check import check_flops
 from tta_bench.model.step_shape import StepShape
 from tta_bench.validity.lab import Found, Lab
 from tta_bench.validity.models import document
@@ -16,12 +17,13 @@ _STEPS = 4
 
 
 def flops(lab: Lab) -> Found:
-    """Holds the formula against PyTorch's counter."""
+    """Compares the formula with PyTorch's counter."""
     worst, sentence = 0.0, ""
     for shape in SHAPES:
         report = check_flops(lab.fresh(), shape, lab.subject.name, _STEPS)
-        if report.failure:
-            return "skip", None, "—", f"PyTorch's counter could not run: {report.failure}."
+        if report.uncounted_because:
+            sentence = f"PyTorch's counter could not run: {report.uncounted_because}."
+            return "skip", None, "—", sentence
         if report.analytic is None:
             return "skip", None, "—", "flops() gives no formula; the counted figure is reported."
         off = 1.0 if report.ratio is None else abs(report.ratio - 1)
@@ -38,7 +40,7 @@ def flops(lab: Lab) -> Found:
 
 
 def declared_state(lab: Lab) -> Found:
-    """Weighs the state before, between and after documents, and looks for state elsewhere."""
+    """Adds up the state before, between and after documents, and looks for state elsewhere."""
     one, three = lab.fresh(1), lab.fresh(3)
     per_lane = (bytes_elsewhere(three) - bytes_elsewhere(one)) / 2
     declared, measured = one.state_bytes(), state_bytes(one)
@@ -55,10 +57,10 @@ def declared_state(lab: Lab) -> Found:
             measured = state_bytes(one)
             break
     if declared != measured:
-        sentence = f"state_bytes() says {declared:,} B; the tensors in state weigh {measured:,} B."
+        sentence = f"state_bytes() says {declared:,} B; the tensors in state take {measured:,} B."
         return "fail", float(measured), f"{measured:,} B", sentence
     grown = sizes[-1][2] - sizes[0][2]
     if grown > 0:
         sentence = f"{grown:,} B more lie outside state after a document three times as long."
         return "fail", float(grown), f"+{grown:,} B", sentence
-    return "pass", float(measured), figure, "state_bytes() is what the state of a lane weighs."
+    return "pass", float(measured), figure, "state_bytes() is what the state of a lane takes."

@@ -27,7 +27,7 @@ SWITCHES = (
     "strength",
     "scale",
 )
-"""Names of hyper-parameters that switch a method off at 0, where it names none in `off`."""
+"""Hyper-parameters that switch a method off at 0, unless its class names others in `off`."""
 
 
 class _Frozen(Method):
@@ -78,8 +78,11 @@ def off(lab: Lab) -> Found:
 
 
 def switches(subject: Subject) -> Iterator[dict[str, Any]]:
-    """Values that should switch the method off; what its class declares in `off` goes first, and
-    an empty one says that nothing does."""
+    """Hyper-parameters that should switch the method off.
+
+    They are those that its class declares in `off`, where an empty one says that nothing does;
+    otherwise those whose names are known.
+    """
     declared = getattr(subject.cls, "off", None)
     if isinstance(declared, dict):
         if declared:

@@ -1,0 +1,83 @@
+"""What a method says that it costs, against what it was seen to cost on the real model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tta_bench.audit.finding import Finding
+
+if TYPE_CHECKING:
+    from tta_bench.contract.method import Method
+    from tta_bench.model.step_shape import StepShape
+
+MOST = 1.5
+"""The most that a cost may exceed what is declared: further off, a table of costs misleads."""
+
+SLACK_BYTES = 2**20
+"""Bytes of small objects that no one declares."""
+
+
+def declared_costs(method: Method, shape: StepShape) -> str | None:
+    """What is impossible in a method's own figures for a step of this shape; None if nothing is."""
+    flops, invisible = method.flops(shape), method.invisible_flops(shape)
+    figures = {
+        "flops()": flops,
+        "invisible_flops()": invisible,
+        "offline_flops": method.offline_flops,
+        "offline_seconds": method.offline_seconds,
+        "state_bytes()": method.state_bytes(),
+    }
+    for name, figure in figures.items():
+        if figure is not None and (not math.isfinite(figure) or figure < 0):
+            return f"{name} says {figure:.4g}, which no cost can be"
+    if flops is not None and flops <= 0:
+        return "flops() says 0, and a step that scores a chunk costs something"
+    return None
+
+
+def flops_over(
+    method: Method, counted: Sequence[tuple[StepShape, float]], first: float | None
+) -> str | None:
+    """Whether counted steps cost more than is declared; None if not, else a phrase.
+
+    Args:
+        method: the method.
+        counted: the shapes of steps of one lane and the FLOPs that the counter saw in them.
+        first: the FLOPs of a first full step, which stand in the table where there is no formula.
+    """
+    for shape, seen in counted:
+        declared = method.flops(shape)
+        if declared is None:
+            declared, source = first, "its first step"
+        else:
+            seen, source = seen + method.invisible_flops(shape), "flops()"
+        if declared is not None and seen > MOST * declared:
+            place = f"the step at token {shape.start}"
+            return f"{place} took {seen:.4g} FLOPs, where {source} says {declared:.4g}"
+    return None
+
+
+def state_over(declared: tuple[int, int], held: tuple[int, int]) -> str | None:
+    """Whether more bytes grew over a document than the declared state did.
+
+    Args:
+        declared: `state_bytes()` at the start and at the end of one lane's document.
+        held: bytes that the method held anywhere at the same moments.
+    """
+    said, grown = declared[1] - declared[0], held[1] - held[0]
+    if grown > MOST * max(said, 0) + SLACK_BYTES:
+        return (
+            f"it holds {grown:,} bytes more at the end of a document, of which it declares {said:,}"
+        )
+    return None
+
+
+def cost_finding(phrases: Sequence[str | None], steps: int) -> Finding:
+    """One finding of all that was looked at."""
+    wrong = [phrase for phrase in phrases if phrase is not None]
+    if wrong:
+        return Finding("costs", "fail", float(len(wrong)), f"{'; '.join(wrong[:2])}.")
+    sentence = f"declared costs cover what {steps} steps, set-up and resets were seen to take."
+    return Finding("costs", "pass", None, sentence)

@@ -1,0 +1,65 @@
+"""The model that all methods share: taken down before a method runs, compared afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tta_bench.audit.fingerprint import differences, fingerprint
+from tta_bench.audit.finding import Finding
+from tta_bench.audit.process import process_state
+from tta_bench.model.scores import row_losses
+from tta_bench.model.window import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tta_bench.model.language_model import LanguageModel
+
+STRETCH = 256
+"""Tokens of a document that the frozen model reads before and after each method."""
+
+
+class FrozenModel:
+    """What a model, and the process around it, were when this was made.
+
+    Args:
+        model: the shared model.
+        token_ids: [n] ids of a document, of which the first `STRETCH` are read.
+    """
+
+    def __init__(self, model: LanguageModel, token_ids: np.ndarray):
+        self.model = model
+        self._ids = torch.tensor(token_ids[: STRETCH + 1].tolist(), device=model.device)[None]
+        model.compiled = False
+        self._fingerprint = fingerprint(model)
+        self._process = process_state()
+        self._losses = self._read()
+
+    def finding(self) -> Finding:
+        """Whether all is as it was, bit for bit."""
+        self.model.compiled = False
+        changed = differences(self._process, process_state())
+        changed += differences(self._fingerprint, fingerprint(self.model))
+        losses = self._read()
+        if not changed and not torch.equal(losses, self._losses):
+            changed = [f"the losses of {losses.numel()} tokens of a document"]
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            sentence = f"the method left changed: {', '.join(changed[:3])}{more}."
+            return Finding("frozen", "fail", float(len(changed)), sentence)
+        sentence = (
+            f"the frozen model reads {losses.numel()} tokens as before, bit for bit; no weight, "
+            "buffer, hook, flag or function has changed."
+        )
+        return Finding("frozen", "pass", 0.0, sentence)
+
+    def _read(self) -> Tensor:
+        """The frozen model's own losses, [1, n]."""
+        inputs, targets = self._ids[:, :-1], self._ids[:, 1:]
+        count = torch.full((1,), inputs.shape[1], device=inputs.device)
+        window = Window(inputs, count, count, inputs.shape[1])
+        with torch.inference_mode():
+            return row_losses(self.model.logits(window).full(), targets)

@@ -1,4 +1,4 @@
-"""One method measured on one cell, with fewer lanes where memory does not suffice for more."""
+"""One method measured in one setting, with fewer lanes where memory does not suffice for more."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from tta_bench.engine.flop_check import FlopReport, check_flops, take_step
 from tta_bench.engine.lanes import CudaMeter, give_back, measured_lanes
 from tta_bench.engine.loop import DocumentResult, Engine, failure
 from tta_bench.engine.streams import full_step
+from tta_bench.evaluation.steps import flops_per_token, step_shapes
 from tta_bench.model.step_shape import StepShape
 from tta_bench.model.synthetic import SyntheticStream
 from tta_bench.store import FAILED, Row, RunWriter
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
-    from tta_bench.evaluation.progress import Progress
-    from tta_bench.evaluation.setting import Cell
+    from tta_bench.evaluation.observer import Observer
+    from tta_bench.evaluation.setting import Setting
 
 CHECKED_STEPS = 1
 
@@ -56,15 +57,20 @@ class Measurement:
     """
 
     def __init__(
-        self, cell: Cell, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool
+        self,
+        setting: Setting,
+        choice: MethodChoice,
+        writer: RunWriter,
+        progress: Observer,
+        debug: bool,
     ):
-        self.cell = cell
+        self.setting = setting
         self.choice = choice
         self.writer = writer
         self.progress = progress
         self.debug = debug
         self.lanes = 1
-        self._full_step = full_step(cell.protocol, cell.documents.max_tokens_per_document)
+        self._full_step = full_step(setting.protocol, setting.documents.max_tokens_per_document)
         self._over: set[int] = set(writer.kept)
         self._shapes: Counter[StepShape] = Counter()
         self._outcomes: Counter[str] = Counter()
@@ -74,11 +80,11 @@ class Measurement:
         self._now = _Reading()
         self._given_up: list[_Reading] = []
         for row in writer.kept.values():
-            self._count(row.status, row.reason, cell.documents[row.index])
+            self._count(row.status, row.reason, setting.documents[row.index])
 
     def run(self) -> dict[str, Any]:
         """Stores a row for each document; returns the summary."""
-        self.lanes = self.cell.lanes or self._measured_lanes()
+        self.lanes = self.setting.lanes or self._measured_lanes()
         while True:
             self._now = _Reading()
             try:
@@ -95,12 +101,12 @@ class Measurement:
         """A method that failed before its first step: rows for the documents it would have read."""
         status, reason = failure(error)
         for index in self._pending()[: self.lanes]:
-            self._store(DocumentResult(index, self.cell.documents[index], status, reason))
+            self._store(DocumentResult(index, self.setting.documents[index], status, reason))
         return {"status": status, "reason": reason}
 
     def _measured_lanes(self) -> int:
-        self.cell.model.compiled = False  # the former method may have left it so
-        documents = self.cell.documents
+        self.setting.model.compiled = False  # the former method may have left it so
+        documents = self.setting.documents
         steps = ceil(documents.max_tokens_per_document / self._full_step.scored)
 
         def build(lanes: int) -> Callable[[], None]:
@@ -108,33 +114,37 @@ class Measurement:
             stream = SyntheticStream(method.model, self._full_step, lanes)
             return partial(take_step, method, stream)
 
-        meter = CudaMeter(self.cell.model.device)
+        meter = CudaMeter(self.setting.model.device)
         return measured_lanes(meter, build, len(documents) - len(self._over), steps)
 
     def _build(self, lanes: int) -> Method:
-        torch.manual_seed(self.cell.suite.seed)
-        return self.choice.cls(self.cell.model, self.choice.params, lanes)
+        torch.manual_seed(self.setting.spec.seed)
+        return self.choice.cls(self.setting.model, self.choice.params, lanes)
 
     def _attempt(self) -> dict[str, Any] | None:
         """Reads what is not done; None if memory ran out and fewer lanes may do."""
-        cell = self.cell
-        cell.model.compiled = False  # until FLOPs are counted: the counter does not see into graphs
+        setting = self.setting
+        setting.model.compiled = (
+            False  # until FLOPs are counted: the counter does not see into graphs
+        )
         started = perf_counter()
         method = self._build(self.lanes)
         set_up_seconds = perf_counter() - started
-        longest = cell.documents.max_tokens_per_document
-        steps = sum(ceil(n / self._full_step.scored) for n in cell.documents.lengths) / self.lanes
+        longest = setting.documents.max_tokens_per_document
+        steps = (
+            sum(ceil(n / self._full_step.scored) for n in setting.documents.lengths) / self.lanes
+        )
         engine = Engine(
             method,
-            cell.protocol,
-            cell.prefix_id,
+            setting.protocol,
+            setting.prefix_id,
             self.debug,
-            compile=compiles(cell.suite.compile, cell.model.device, steps),
+            compile=compiles(setting.spec.compile, setting.model.device, steps),
             longest=longest,
         )
         report = check_flops(method, self._full_step, self.choice.name, CHECKED_STEPS)
-        memory = PeakMemory(cell.model.device)
-        if cell.model.device.type == "cuda":
+        memory = PeakMemory(setting.model.device)
+        if setting.model.device.type == "cuda":
             memory.start()  # what a captured step needs, it takes while it is captured
         started = perf_counter()
         engine.warm_up(self._full_step)
@@ -144,7 +154,7 @@ class Measurement:
             if warning not in self._warnings:
                 self.progress.note(warning)
                 self._warnings.add(warning)
-        if cell.model.device.type != "cuda":
+        if setting.model.device.type != "cuda":
             memory.start()  # weights are mapped in at the first step
         if not self._read(engine):
             return None
@@ -169,7 +179,7 @@ class Measurement:
         """Whether all lanes could read to the end."""
         pending = self._pending()
         in_memory = True
-        documents = (self.cell.documents[index] for index in pending)
+        documents = (self.setting.documents[index] for index in pending)
         for result in engine.run(documents, self._show):
             if result.status == "oom" and self.lanes > 1:
                 in_memory = False
@@ -193,7 +203,7 @@ class Measurement:
 
     def _give_up(self) -> None:
         """Frees the attempt's memory, takes back what will be read again, and halves the lanes."""
-        give_back(self.cell.model.device)
+        give_back(self.setting.model.device)
         now, fewer = self._now, self.lanes // 2
         self._given_up.append(now)
         lost = now.shown_tokens - now.tokens, now.shown_nll - now.nll
@@ -205,7 +215,7 @@ class Measurement:
 
     def _pending(self) -> list[int]:
         """Documents to be read; the longest first where several lanes should end together."""
-        documents = self.cell.documents
+        documents = self.setting.documents
         pending = [index for index in range(len(documents)) if index not in self._over]
         if self.lanes > 1:
             lengths = documents.lengths
@@ -235,24 +245,9 @@ class Measurement:
     def _count(self, status: str, reason: str | None, document: TokenizedDocument) -> None:
         self._outcomes[status] += 1
         if status == "done":
-            self._shapes.update(self._steps_of(document))
+            self._shapes.update(step_shapes(self.setting, len(document.token_ids)))
         elif status in FAILED:
             self._reason = reason
-
-    def _steps_of(self, document: TokenizedDocument) -> list[StepShape]:
-        protocol = self.cell.protocol
-        prefixed = protocol.uses_prefix and self.cell.prefix_id is not None
-        length = len(document.token_ids) + prefixed
-        cached = protocol.context if protocol.context_mode == "cache" else 0
-        return [
-            StepShape(
-                span.stop - span.start,
-                span.scored,
-                min(cached, span.start),
-                span.stop - span.scored,
-            )
-            for span in protocol.plan(length)
-        ]
 
     def _status(self) -> dict[str, Any]:
         outcomes, reason = self._outcomes, self._reason
@@ -286,16 +281,15 @@ def _offline_seconds(method: Method, set_up_seconds: float) -> float | None:
 
 def _flops(method: Method, report: FlopReport, shapes: Counter[StepShape]) -> dict[str, Any]:
     """FLOPs per scored token over the steps that were taken, and the check at the widest step."""
-    tokens = sum(shape.scored * times for shape, times in shapes.items())
     per_token: float | None = None
-    if tokens and report.flops is not None:
+    if shapes and report.flops is not None:
         own: Callable[[StepShape], float | None] = method.flops
         extra = 0.0
         if report.analytic is None:
             # No formula: the model's own, and what was counted beyond it at the widest step.
             own = method.model.cost.forward
             extra = (report.flops - own(report.shape)) / report.shape.scored
-        per_token = extra + sum((own(s) or 0.0) * times for s, times in shapes.items()) / tokens
+        per_token = extra + flops_per_token(own, shapes)
     seen = report.seen
     return {
         "flops_per_token": per_token,

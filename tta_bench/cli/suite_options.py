@@ -91,7 +91,9 @@ class SuiteOptions:
     text_column: Annotated[
         str | None,
         typer.Option(
-            help=shown("Column that holds the text of a row.", "found by its name"),
+            help=shown(
+                "Column that holds the text of a row.", "text, or the only column of strings"
+            ),
             rich_help_panel=DOCUMENTS,
         ),
     ] = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def group_identity(
     jobs: Sequence[Job], manifest: Mapping[str, Any], base: str | None = None
 ) -> dict[str, str]:
-    """`base` and `digest` of the group, as `create_group` takes them: the same jobs, the same group.
+    """`base` and `digest` as `create_group` takes them: the same jobs have the same group.
 
     Args:
         jobs: all jobs of the plan.

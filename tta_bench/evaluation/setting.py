@@ -1,4 +1,4 @@
-"""A setting, opened: the model, the documents as token ids, and the checks that come before runs."""
+"""A setting, opened: the model, the documents as token ids, and the checks before any run."""
 
 from __future__ import annotations
 

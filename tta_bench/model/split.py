@@ -52,8 +52,8 @@ class Split(nn.Module):
 def check_split(split: Split, device: torch.device) -> str | None:
     """Compares unembed(hidden(x)) with the model's own logits; None, or what is wrong.
 
-    The probe is synthetic tokens, and the tolerance that of a change of kernels in the dtype. On the
-    `meta` device, where there are no values, shapes alone are compared.
+    The probe is synthetic tokens, and the tolerance that of a change of kernels in the dtype. On
+    the `meta` device, where there are no values, shapes alone are compared.
     """
     head = split.net.get_output_embeddings()
     if head is None:

@@ -21,6 +21,10 @@ class ModelError(BenchError):
     """A model that cannot be found, loaded, or used as asked."""
 
 
+class WeightlessError(ModelError):
+    """A model whose code does not run without its weights."""
+
+
 class DocumentError(BenchError):
     """A dataset that cannot be found, read, or decoded."""
 

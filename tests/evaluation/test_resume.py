@@ -436,8 +436,8 @@ def test_eval_that_was_killed_is_taken_up_by_the_same_command(tmp_path: Path) ->
 def test_the_default_suite_finds_its_runs_again_and_not_the_published_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tta_bench.cli import eval as command
     from tta_bench.cli.main import app
+    from tta_bench.evaluation.suite import DEFAULT_SUITE
 
     calls = []
 
@@ -447,7 +447,7 @@ def test_the_default_suite_finds_its_runs_again_and_not_the_published_ones(
 
     monkeypatch.setattr("tta_bench.evaluation.execute.run_suite", run_suite)
     monkeypatch.chdir(tmp_path)
-    assert command.DEFAULT_SUITE == "quickstart"
+    assert DEFAULT_SUITE == "quickstart"
     Path("My Suite.yaml").write_text("datasets: builtin:pydoc\n")
     for words in ([], ["--suite", "My Suite.yaml"], ["--dataset", "x", "--rerun", "failed"]):
         assert CliRunner().invoke(app, ["eval", *words]).exit_code == 0

@@ -14,6 +14,7 @@ from tta_bench.cli import (
     compare,
     export,
     new_method,
+    plan,
     report,
     reproduce,
     rm,
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="Measure methods that let a language model keep learning while it reads.",
 )
 app.command("eval")(eval_command.evaluate)
+app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)

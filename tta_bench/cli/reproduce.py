@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.options import PLUGIN_HELP, shown
+
 if TYPE_CHECKING:
     from tta_bench.evaluation.agreement import Comparison
     from tta_bench.tables import Table
@@ -21,15 +23,14 @@ DISAGREES = 1
 
 def reproduce(
     run: Annotated[str, typer.Argument(help="Folder of a run or group, or its name in results/.")],
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file that registers the run's method.")
-    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help=PLUGIN_HELP)] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Repeat the first documents only, so many.", min=1)
+        int | None,
+        typer.Option(help=shown("Documents to repeat, from the first.", "all"), min=1),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Keep the new runs in this folder; without it they are compared only."),
+        typer.Option(help=shown("Folder to keep the new runs in.", "none, they are only compared")),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line instead of tables.")

@@ -8,37 +8,51 @@ from typing import Annotated, Literal
 
 import typer
 
+from tta_bench.cli.options import DEVICE_HELP, shown
+
+RECIPE = "the recipe's"
+"""The default of what a recipe decides; a recipe file comes before its own defaults."""
+
 
 def train(
     method: Annotated[
         str | None,
         typer.Argument(
-            help="Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
-            "alone. Default: the recipe's."
+            help=shown(
+                "Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
+                "alone.",
+                RECIPE,
+            )
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
+        Path | None, typer.Option(help=shown("Recipe, a YAML file; flags override it.", "none"))
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: see tta-bench list models.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help=shown("Base model: see tta-bench list models.", RECIPE))
+    ] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
-        typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
+        typer.Option(
+            help=shown("The base's body: kept, trained too, or trained from fresh weights.", RECIPE)
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Texts to train on: see tta-bench list datasets. Default: the recipe's."),
+        typer.Option(help=shown("Texts to train on: see tta-bench list datasets.", RECIPE)),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help=shown("Training steps.", RECIPE), min=1)] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Minutes of training, if they are over before the steps.")
+        float | None,
+        typer.Option(help=shown("Minutes of training, if they end before the steps.", RECIPE)),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of log and weights [default: results/train/NAME].")
+        Path | None, typer.Option(help=shown("Folder for log and weights.", "results/train/NAME"))
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     prepared: Annotated[
-        Path | None, typer.Option(help="Folder of texts that were prepared elsewhere.")
+        Path | None,
+        typer.Option(help=shown("Folder of texts that were prepared elsewhere.", "none")),
     ] = None,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")

@@ -17,10 +17,11 @@ from tta_bench.documents.document import (
     count_bytes,
     count_words,
 )
+from tta_bench.documents.limits import Limits
 from tta_bench.documents.sources import Source, open_source, read_documents
 from tta_bench.documents.textfile import file_digest
 from tta_bench.documents.truncate import cut_to_characters
-from tta_bench.errors import DocumentError, UsageError
+from tta_bench.errors import DocumentError
 from tta_bench.fetch.packages import cache_folder
 
 if TYPE_CHECKING:
@@ -42,11 +43,7 @@ class Options:
     drop_final_newline: bool = False  # one newline at the end of each text, as llama-perplexity
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("max_tokens", 1), ("min_tokens", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} must be at least {least}, but is {value}.")
+        Limits(self.limit, self.max_tokens, self.min_tokens)  # which checks them
 
 
 class TokenizedDataset:

@@ -169,7 +169,7 @@ def compare_runs(then: Run, now: Run, notes: tuple[str, ...] = ()) -> Comparison
 
     Args:
         then: a stored run.
-        now: the same cell run again, on all of its documents or on the first of them.
+        now: the same job done again, on all of its documents or on the first of them.
 
     Raises:
         BenchError: stored losses are damaged, or the two have no document in common.
@@ -177,14 +177,14 @@ def compare_runs(then: Run, now: Run, notes: tuple[str, ...] = ()) -> Comparison
     read = int(now.manifest["dataset"].get("documents") or 0)
     dtype = str(now.manifest.get("dtype"))
     tolerance = TOLERANCES.get(dtype, TOLERANCES["bfloat16"])
-    again = {row.index: row for row in now.rows}
+    redone = {row.index: row for row in now.rows}
     wanted = [row for row in then.rows if row.index < read]
     if not wanted:
         raise BenchError(f"{then.path} has no document that could be compared; nothing was shown.")
-    documents = tuple(_document(then, row, now, again.get(row.index), tolerance) for row in wanted)
+    documents = tuple(_document(then, row, now, redone.get(row.index), tolerance) for row in wanted)
     manifests = [run.manifest | {"lanes": run.lanes} for run in (then, now)]
     environment = tuple(_environment(*manifests))
-    texts = tuple(_texts(wanted, again))
+    texts = tuple(_texts(wanted, redone))
     reason = _why_not_exact(then, now, environment)
     return Comparison(
         run=then.path.as_posix(),

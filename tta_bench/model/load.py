@@ -81,41 +81,38 @@ def load_model(
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     resolved = MODEL_ALIASES.get(spec, spec)
-    _quieten_transformers()
+    quieten_transformers()
     if resolved.startswith("config:"):
         return _random(resolved.removeprefix("config:"), spec, kind, target)
-    location, options, provenance = _locate(resolved, spec)
+    location, options, provenance = locate(resolved, spec)
     options["trust_remote_code"] = trust_remote_code
     net, tokenizer = _from_pretrained(location, options, kind, spec)
-    provenance |= _identity(location, options, net)
+    provenance |= provenance_of(location, options, net.config)
     return LanguageModel(net.to(target), tokenizer, spec, provenance)
 
 
-def load_tokenizer(spec: str, commit: str | None = None) -> Any:
+def load_tokenizer(spec: str) -> Any:
     """The tokenizer of a model alone: no weights are read, no code of a repository is run.
 
     Args:
         spec: as for `load_model`.
-        commit: of a model of the hub, the commit that a manifest names.
 
     Raises:
         ModelError: it cannot be found or loaded.
     """
     resolved = MODEL_ALIASES.get(spec, spec)
-    _quieten_transformers()
+    quieten_transformers()
     if resolved.startswith("config:"):  # a shape: it reads with the built-in tokenizer
         resolved = "builtin:tiny"
-    location, options, provenance = _locate(resolved, spec)
+    location, options, _ = locate(resolved, spec)
     options["trust_remote_code"] = False
-    if commit and provenance["source"] == "hub":
-        options["revision"] = commit
-    with _explained(location, options, spec):
+    with explained(location, options, spec):
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(location, **options)
 
 
-def _locate(resolved: str, spec: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def locate(resolved: str, spec: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Where a model lies, the options that find it there, and the start of its provenance."""
     options: dict[str, Any] = {}
     provenance: dict[str, Any] = {"source": resolved.split(":")[0] if ":" in resolved else "hub"}
@@ -144,7 +141,7 @@ def _locate(resolved: str, spec: str) -> tuple[str, dict[str, Any], dict[str, An
     return location, options, provenance
 
 
-def _quieten_transformers() -> None:
+def quieten_transformers() -> None:
     """Its bars and hints would stand in the middle of ours."""
     from transformers.utils import logging
 
@@ -157,7 +154,7 @@ def _from_pretrained(
 ) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _explained(location, options, spec):
+    with explained(location, options, spec):
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
         if "gguf_file" not in options:
             options = options | {"use_safetensors": True}  # a pickle runs code when it is read
@@ -166,7 +163,7 @@ def _from_pretrained(
 
 
 @contextmanager
-def _explained(location: str, options: dict[str, Any], spec: str) -> Iterator[None]:
+def explained(location: str, options: dict[str, Any], spec: str) -> Iterator[None]:
     """What transformers raises while it loads, as a ModelError that says what to do."""
     if "gguf_file" in options:
         _require("gguf", "a GGUF model")
@@ -201,7 +198,24 @@ def _refuse_pickles(folder: str, spec: str) -> None:
 
 
 def _random(file: str, spec: str, dtype: torch.dtype, device: torch.device) -> LanguageModel:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    config, provenance = read_configuration(file)
+    try:
+        torch.manual_seed(RANDOM_WEIGHTS_SEED)
+        with torch.device(device):
+            net = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a file of others: there is no end to what it makes it raise
+        raise _not_a_configuration(file, error) from error
+    tokenizer = built_in_tokenizer(config, file)
+    return LanguageModel(net, tokenizer, spec, provenance, random_weights=True)
+
+
+def read_configuration(file: str) -> tuple[Any, dict[str, Any]]:
+    """A model's configuration from a file or folder, and the provenance of random weights."""
+    from transformers import AutoConfig
 
     path = Path(file)
     if os.path.isdir(path):
@@ -210,24 +224,28 @@ def _random(file: str, spec: str, dtype: torch.dtype, device: torch.device) -> L
         raise ModelError(f"there is no configuration file {file}.")
     try:
         config = AutoConfig.for_model(**json.loads(path.read_text(encoding="utf-8")))
-        torch.manual_seed(RANDOM_WEIGHTS_SEED)
-        with torch.device(device):
-            net = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a file of others: there is no end to what it makes it raise
-        problem = str(error).strip().split("\n")[0].rstrip(".")
-        raise ModelError(f"{file} is not a transformers configuration: {problem}.") from error
-    # No text is modelled, so any tokenizer whose ids fit will do.
+    except Exception as error:
+        raise _not_a_configuration(file, error) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return config, {"source": "config", "config_sha256": digest, "seed": RANDOM_WEIGHTS_SEED}
+
+
+def _not_a_configuration(file: str, error: Exception) -> ModelError:
+    problem = str(error).strip().split("\n")[0].rstrip(".")
+    return ModelError(f"{file} is not a transformers configuration: {problem}.")
+
+
+def built_in_tokenizer(config: Any, file: str) -> Any:
+    """The built-in tokenizer: no text is modelled, so any one whose ids fit will do."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(str(_built_in("tiny")))
     if len(tokenizer) > config.get_text_config().vocab_size:
         raise ModelError(
             f"{file}: a vocabulary of {config.get_text_config().vocab_size} is smaller than the "
             f"built-in tokenizer's {len(tokenizer)}; set vocab_size to at least that."
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    provenance = {"source": "config", "config_sha256": digest, "seed": RANDOM_WEIGHTS_SEED}
-    return LanguageModel(net, tokenizer, spec, provenance, random_weights=True)
+    return tokenizer
 
 
 def _built_in(name: str) -> Path:
@@ -295,7 +313,7 @@ def _require(module: str, what: str) -> None:
         raise ModelError(f"{what} needs the package {module}; run pip install 'tta-bench[gguf]'.")
 
 
-def _identity(location: str, options: dict[str, Any], net: Any) -> dict[str, Any]:
+def provenance_of(location: str, options: dict[str, Any], config: Any) -> dict[str, Any]:
     """What tells this model from any other: file hashes where files are local, else the commit."""
     if "gguf_file" in options:
         file = Path(location) / options["gguf_file"]
@@ -307,7 +325,7 @@ def _identity(location: str, options: dict[str, Any], net: Any) -> dict[str, Any
         return {"sha256": {file.name: _file_hash(file) for file in files}}
     return {
         "revision": options.get("revision", "main"),
-        "commit": getattr(net.config, "_commit_hash", None),
+        "commit": getattr(config, "_commit_hash", None),
     }
 
 

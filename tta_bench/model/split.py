@@ -52,7 +52,8 @@ class Split(nn.Module):
 def check_split(split: Split, device: torch.device) -> str | None:
     """Compares unembed(hidden(x)) with the model's own logits; None, or what is wrong.
 
-    The probe is synthetic tokens, and the tolerance that of a change of kernels in the dtype.
+    The probe is synthetic tokens, and the tolerance that of a change of kernels in the dtype. On
+    the `meta` device, where there are no values, shapes alone are compared.
     """
     head = split.net.get_output_embeddings()
     if head is None:
@@ -62,6 +63,8 @@ def check_split(split: Split, device: torch.device) -> str | None:
         hidden, _ = split("hidden", ids, use_cache=False)
         ours = split("unembed", hidden).float()
         theirs = split("logits", ids, use_cache=False)[0].float()
+        if device.type == "meta" and ours.shape == theirs.shape:
+            return None
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         return f"its body does not run alone: {type(error).__name__}"
     spread = theirs.std().clamp_min(1e-6)

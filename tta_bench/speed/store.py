@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
+from tta_bench.model.identity import describe_model
 from tta_bench.speed.figures import goals, with_ratios
 from tta_bench.speed.plan import SEED, SpeedPlan
 from tta_bench.store.environment import describe_device, describe_platform, describe_software
@@ -33,13 +34,7 @@ def speed_manifest(model: LanguageModel, plan: SpeedPlan, compile: str) -> dict[
 
     manifest = {
         "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
-        "model": {
-            "name": model.name,
-            "random_weights": model.random_weights,
-            "architecture": type(model.net).__name__,
-            "parameters": sum(value.numel() for value in model.net.parameters()),
-            **model.provenance,
-        },
+        "model": describe_model(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "plan": dataclasses.asdict(plan) | {"seed": SEED},
         "compile": compile,

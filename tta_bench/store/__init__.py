@@ -10,7 +10,14 @@
 A folder without summary.json is an unfinished run and reads as one. docs/results.md has the fields.
 """
 
-from tta_bench.store.groups import RESULTS, create_group, find_runs, run_folder, short_name
+from tta_bench.store.groups import (
+    RESULTS,
+    create_group,
+    find_runs,
+    group_folder,
+    run_folder,
+    short_name,
+)
 from tta_bench.store.lock import RunLock, is_locked
 from tta_bench.store.reader import Run, load_group, load_run
 from tta_bench.store.resume import RERUN, Rerun, is_whole
@@ -28,6 +35,7 @@ __all__ = [
     "RunWriter",
     "create_group",
     "find_runs",
+    "group_folder",
     "is_locked",
     "is_whole",
     "load_group",

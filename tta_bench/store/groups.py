@@ -32,24 +32,35 @@ def slug(text: str, longest: int = 48) -> str:
 def create_group(
     name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
 ) -> Path:
-    """The folder of a group of runs, made if it is not there.
+    """The folder of a group of runs, made if it is not there; see `group_folder`.
+
+    Raises:
+        UsageError: `name` is not a plain name.
+        BenchError: the folder cannot be made.
+    """
+    group = group_folder(name, base=base, digest=digest, results=results)
+    with explained(results):
+        group.mkdir(parents=True, exist_ok=True)
+    return group
+
+
+def group_folder(
+    name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
+) -> Path:
+    """Where a group of runs belongs, whether it is there or not.
 
     Without a name that was given the group is named by `base` and the start of `digest`, a hash of
     what its runs have in common: the same command finds its group again.
 
     Raises:
         UsageError: `name` is not a plain name.
-        BenchError: the folder cannot be made.
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", name):
         raise UsageError(
             f"--name '{name}' must be a plain name of letters, digits, dots and dashes; "
             f"it becomes a folder in {results}/."
         )
-    group = results / (name or f"{base}-{digest[:8]}")
-    with explained(results):
-        group.mkdir(parents=True, exist_ok=True)
-    return group
+    return results / (name or f"{base}-{digest[:8]}")
 
 
 def run_folder(group: Path, manifest: dict[str, Any]) -> Path:

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tta_bench.documents.limits import limits_given
 from tta_bench.model.identity import model_identity
 from tta_bench.store.environment import describe_device, describe_platform, describe_software
 
@@ -130,14 +131,13 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     dataset, protocol = manifest["dataset"], dict(manifest["protocol"])
     if "prefix_id" in protocol:
         protocol.pop("prefix", None)  # `auto` and `bos` are one protocol where they mean one id
-    limits = ("limit", "max_tokens", "min_tokens")
     return {
         "engine_version": manifest.get("engine_version"),
         "model": model_identity(manifest["model"]),
         "dtype": manifest.get("dtype"),
         "dataset": {
             "fingerprint": dataset.get("fingerprint") or dataset.get("spec"),
-            **{name: dataset[name] for name in limits if dataset.get(name)},
+            **limits_given(dataset),
         },
         "protocol": protocol,
     }

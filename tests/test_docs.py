@@ -1,16 +1,14 @@
 """The pages match the project: tables, figures, commands, links, and the names of files."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from one_process import run_lines
 from typer.testing import CliRunner
 
 from tta_bench import SlowWeights
@@ -211,17 +209,6 @@ def test_every_package_is_on_the_page():
 # The trained head of its page
 
 
-IN_ONE_PROCESS = """
-import shlex, sys
-from typer.testing import CliRunner
-from tta_bench.cli.main import app
-for line in sys.argv[1:]:
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    if done.exit_code:
-        sys.exit(f"{line}: {done.output}{done.exception!r}")
-"""
-
-
 def test_the_head_of_the_page_is_checked_trained_and_evaluated(tmp_path):
     """Its commands as written, one after another, on fewer steps and shorter texts."""
     page = TEXT["docs/heads.md"]
@@ -238,15 +225,7 @@ def test_the_head_of_the_page_is_checked_trained_and_evaluated(tmp_path):
         for line in commands(page)
     ]
     assert [line.split()[1] for line in lines] == ["check", "train", "train", "eval"]
-    done = subprocess.run(
-        [sys.executable, "-c", IN_ONE_PROCESS, *lines],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_lines(lines, tmp_path)
     weights = {
         name: SlowWeights.describe(tmp_path / "results/train" / name / "weights.safetensors")
         for name in ("fast_layer", "control")

@@ -1,14 +1,12 @@
 """The README keeps its promises: its commands run as written, its figures are in stored rows."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from one_process import run_lines
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
@@ -61,28 +59,9 @@ def test_a_command_runs_as_written(command, folder, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
-IN_ONE_PROCESS = """
-import shlex, sys
-from typer.testing import CliRunner
-from tta_bench.cli.main import app
-for line in sys.argv[1:]:
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    if done.exit_code:
-        sys.exit(f"{line}: {done.output}{done.exception!r}")
-"""
-
-
 def test_the_plugin_runs_as_written(folder):
     """In a process of its own, where a plugin stays known for good."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_ONE_PROCESS, *(line for line in COMMANDS if "--plugin" in line)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_lines([line for line in COMMANDS if "--plugin" in line], folder)
 
 
 def test_the_default_suite_is_the_committed_one():

@@ -57,6 +57,9 @@ def train(
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file that registers methods.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what it took as one JSON object.")
     ] = False,
@@ -71,6 +74,7 @@ def train(
     from tta_bench.errors import UsageError
     from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
 
+    _add_plugins(plugin or [])
     changes = {
         "method": method,
         "base": base,
@@ -106,6 +110,13 @@ def train(
         return
     took = facts["training"]
     typer.echo(f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}.")
+
+
+def _add_plugins(files: list[Path]) -> None:
+    from tta_bench.contract.registry import add_plugin
+
+    for file in files:
+        add_plugin(file)
 
 
 def _prepare_only(recipe: object, folder: Path, say: object) -> None:

@@ -77,6 +77,18 @@ def test_the_default_suite_is_the_committed_one():
         assert manifest["dataset"]["max_tokens"] == suite.max_tokens
 
 
+def test_the_table_of_methods_is_whole_and_right():
+    shown = dict(re.findall(r"^\| `([\w-]+)` \| (\w+) \|", README, re.MULTILINE))
+    sources = [path.read_text() for path in (ROOT / "methods").rglob("*.py")]
+    registered = [
+        name for text in sources for name in re.findall(r'^@register\("(.+)"\)', text, re.M)
+    ]
+    assert set(shown) == set(registered)
+    listed = json.loads(CliRunner().invoke(app, ["list", "methods", "--json"]).stdout)["methods"]
+    families = {method["name"]: method["family"] for method in listed}
+    assert shown == {name: families[name] for name in shown}
+
+
 def runs_of(group):
     """The runs of a group by the registry their documents come from, and by method."""
     runs = [load_run(path.parent) for path in (ROOT / "results" / group).glob("*/manifest.json")]

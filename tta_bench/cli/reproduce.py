@@ -132,11 +132,11 @@ def _notes(comparison: Comparison) -> list[str]:
     tolerance = comparison.tolerance
     if comparison.reason:
         notes.append(
-            f"equal bits are not asked for ({comparison.reason}); tolerance: {tolerance.mean:g} "
+            f"equal bits are not expected ({comparison.reason}); tolerance: {tolerance.mean:g} "
             f"nats/token of a document's mean, {tolerance.token:g} nats of a token"
         )
     else:
-        notes.append("equal bits are asked for: float32 on the same CPU, PyTorch and threads")
+        notes.append("equal bits are expected: float32 on the same CPU, PyTorch and threads")
     notes += comparison.notes
     if not comparison.environment:
         notes.append("nothing differs in the environment")

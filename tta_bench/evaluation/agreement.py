@@ -24,11 +24,11 @@ EXACT, CLOSE, DIFFERENT = "exact", "within tolerance", "differs"
 
 
 class Tolerance(NamedTuple):
-    """How far two readings may lie apart where bits cannot be asked for.
+    """How far two readings may lie apart where equal bits cannot be expected.
 
     Attributes:
-        mean: nats per token, of the mean loss of a document.
-        token: nats, of the loss of any one token.
+        mean: largest difference of a document's mean loss, nats per token.
+        token: largest difference of any one token's loss, nats.
     """
 
     mean: float
@@ -41,7 +41,7 @@ TOLERANCES = {
     "float16": Tolerance(2e-3, 0.2),
     "bfloat16": Tolerance(1e-2, 1.0),
 }
-"""By the dtype of the weights: about ten times what rounding alone was seen to do.
+"""Tolerances by the dtype of the weights: about ten times what rounding alone was seen to do.
 
 float32: another number of threads moved a document of 4,096 tokens by 3e-8 nats per token and no
 token by more than 2e-5 (dynamic evaluation, Adam); lanes on a GPU moved a token by 8e-5. bfloat16:
@@ -101,10 +101,10 @@ class DocumentComparison:
     """One document in both readings.
 
     Attributes:
-        key: its name.
+        key: the document's name.
         tokens: predictions scored then.
-        then: nats per token of the stored run; None where it was not done.
-        now: nats per token of the run made now; likewise.
+        then: nats per token in the stored run; None where it has no losses.
+        now: nats per token in the run made now; None where it has no losses.
         difference: now minus then, nats per token; None where they cannot be compared.
         largest: largest difference of one token's loss, nats; None where a run stores none.
         verdict: EXACT, CLOSE or DIFFERENT.
@@ -127,13 +127,13 @@ class Comparison:
 
     Attributes:
         run: folder of the stored run, as given.
-        method: its spec.
-        documents: in the order of the dataset.
-        environment: what was not the same.
-        tolerance: what the verdict CLOSE stands for.
-        demanded: EXACT, or CLOSE where no one can ask for equal bits.
-        reason: why no equal bits are asked for; None where they are.
-        notes: what a reader must know of the run made now.
+        method: the method's spec.
+        documents: documents in the order of the dataset.
+        environment: everything that was not the same.
+        tolerance: how far readings may lie apart for the verdict CLOSE.
+        demanded: EXACT, or CLOSE where equal bits cannot be expected.
+        reason: why equal bits cannot be expected; None where they can.
+        notes: what a reader must know about the run made now.
     """
 
     run: str
@@ -264,7 +264,7 @@ def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Di
 
 
 def _why_not_exact(then: Run, now: Run, environment: tuple[Difference, ...]) -> str | None:
-    """Why no one can ask for equal bits; None where everyone can."""
+    """Why equal bits cannot be expected; None where they can."""
     if any(section(run.manifest, "device").get("type") != "cpu" for run in (then, now)):
         return "not both ran on a CPU"
     if now.manifest.get("dtype") not in _EXACT_DTYPES:

@@ -1,4 +1,4 @@
-"""What is going on: a live line a method on a terminal, plain lines elsewhere, all on stderr."""
+"""Shows progress on stderr: a live line per method on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Method:
 
 
 class Progress:
-    """Shows how far each method has come.
+    """An `Observer` that shows a person how far each method has come.
 
         with Progress(quiet=False) as progress:
             progress.start_method("none", total_documents=23, total_tokens=90_000)
@@ -58,7 +58,7 @@ class Progress:
         total_documents: documents each method reads; None if not known.
         total_tokens: tokens each method scores; None if not known, and then no time left is shown.
         quiet: show nothing but notes.
-        console: where to; stderr by default.
+        console: console to write to; None: one on stderr.
     """
 
     def __init__(

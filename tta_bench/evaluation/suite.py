@@ -23,17 +23,21 @@ class Suite:
     """Everything `tta-bench eval` needs; flags override what a file says.
 
     Attributes:
-        models: as `--model` takes them.
-        datasets: as `--dataset` takes them.
-        methods: specs such as `dynamic-eval:lr=1e-4`.
-        protocol: fields of `Protocol`.
-        limit: documents read of each dataset.
-        max_tokens: tokens read of each document.
-        min_tokens: shorter documents are left out.
+        models: models, as `--model` takes them.
+        datasets: documents, as `--dataset` takes them.
+        methods: method specs such as `dynamic-eval:lr=1e-4`.
+        protocol: fields of `Protocol` that differ from its defaults.
+        description: one sentence for `tta-bench list suites`.
+        limit: documents read of each dataset; None for all.
+        max_tokens: tokens read of each document; None for all.
+        min_tokens: documents with fewer tokens are left out.
         text_column: column that holds the text, for tables.
+        dtype: dtype of the weights, or `auto`: bfloat16 on cuda, else float32.
+        device: `cuda`, `mps` or `cpu`, or `auto`: the first of these that is there.
         lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
         compile: `on`, `off`, or `auto`: on a GPU where the run is long enough to earn it.
-        deterministic: hold PyTorch to deterministic algorithms.
+        seed: seed for PyTorch.
+        deterministic: whether PyTorch is held to deterministic algorithms.
     """
 
     models: list[str] = field(default_factory=lambda: ["builtin:tiny"])
@@ -65,11 +69,11 @@ class Suite:
 
 
 def load_suite(name: str) -> Suite:
-    """A suite by the name of one that is installed, or by the path of a YAML file.
+    """Reads a suite that is installed, by its name, or a YAML file, by its path.
 
     Raises:
-        UsageError: there is none, it is not YAML, or it has an unknown key or a value of the wrong
-            type, whose line the sentence names.
+        UsageError: there is no such suite, it is not YAML, or it has an unknown key or a value of
+            the wrong type, whose line the sentence names.
     """
     path = Path(name)
     if not os.path.isfile(path):  # unlike Path.is_file it takes any text for a name
@@ -137,9 +141,10 @@ def _lines(node: Any, what: str) -> dict[str, int]:
 
 
 def checked_suite(raw: dict[str, Any], what: str) -> Suite:
-    """A suite of values whose names and types are not known to be right.
+    """A suite made of values whose names and types have yet to be checked.
 
     Args:
+        raw: the values, by the names of `Suite`'s fields.
         what: what an error calls them, such as `the suite mine.yaml`.
 
     Raises:

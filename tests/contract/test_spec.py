@@ -40,11 +40,11 @@ def test_none_stands_for_an_optional_value():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("m:learning=3", "has no parameter 'learning'; its parameters: lr"),
+        ("m:learning=3", "there is no parameter 'learning'; parameters: lr"),
         ("m:step=3", "did you mean 'steps'"),
         ("m:lr=fast", "must be a number, not 'fast'"),
         ("m:steps=1.5", "must be a whole number"),
-        ("m:rule=adm", "did you mean 'adam'"),
+        ("m:rule=adm", "must be one of sgd, adam, not 'adm'"),
         ("m:verbose=perhaps", "must be true or false"),
         ("m:lr", "is not key=value"),
         ("m:lr=1,lr=2", "given twice"),

@@ -37,7 +37,7 @@ def test_every_value_has_its_line(tmp_path):
 
 @pytest.mark.parametrize("text", ["a: {x: 1, x: 2}", "b: [{x: 1,\n x: 2}]"])
 def test_a_repeated_key_is_refused_wherever_it_stands(tmp_path, text):
-    with pytest.raises(UsageError, match="line [12]: 'x' stands in line 1 already"):
+    with pytest.raises(UsageError, match=r"line [12]: 'x' stands in line 1 already"):
         read_yaml(written(tmp_path, text), "the file")
 
 

@@ -98,7 +98,7 @@ class Converter:
             return self._choice(value, inner)
         if origin in (list, tuple):
             return origin(self._items(value, inner[0] if inner else Any, at))
-        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(origin) and isinstance(value, Mapping):
             return self.make(kind, value, at)
         if origin is dict and isinstance(value, dict):
             return {key: self._value(item, inner[1], (*at, key)) for key, item in value.items()}

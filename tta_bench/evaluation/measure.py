@@ -293,7 +293,7 @@ def _flops(method: Method, report: FlopReport, shapes: Counter[StepShape]) -> di
         extra = 0.0
         if report.analytic is None:
             # No formula: the model's own, and what was counted beyond it at the widest step.
-            own = method.model.cost.forward
+            own = method.cost.forward
             extra = (report.flops - own(report.shape)) / report.shape.scored
         per_token = extra + sum((own(s) or 0.0) * times for s, times in shapes.items()) / tokens
     seen = report.seen

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tta_bench.contract.choice import MethodChoice
 from tta_bench.contract.method import Method
-from tta_bench.contract.registry import available, source_hash
+from tta_bench.contract.source import source_hash
 from tta_bench.documents import TokenizedDataset
 from tta_bench.engine.compiling import compiles
 from tta_bench.engine.lanes import asked_lanes
@@ -166,7 +166,7 @@ class Cell:
                 "spec": choice.spec,
                 "params": choice.params,
                 "source_sha256": source_hash(choice.cls),
-                "family": available()[choice.name].family,
+                "family": choice.cls.family,
                 "artifacts": choice.cls.artifacts(choice.params, model),
             },
             protocol=self.protocol.to_dict(),

@@ -13,7 +13,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -73,7 +73,7 @@ class Converter:
         found = {}
         for key, value in values.items():
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                near = _nearest(key, known)
                 every = f"{self.noun}s: {', '.join(known) or 'none'}."
                 hint = f"did you mean '{near[0]}'?" if near else every
                 raise self.error((*at, key), f"there is no {self.noun} {_shown(key)}; {hint}")
@@ -101,7 +101,8 @@ class Converter:
         if dataclasses.is_dataclass(origin) and isinstance(value, Mapping):
             return self.make(kind, value, at)
         if origin is dict and isinstance(value, dict):
-            return {key: self._value(item, inner[1], (*at, key)) for key, item in value.items()}
+            of = inner[1] if inner else Any
+            return {key: self._value(item, of, (*at, key)) for key, item in value.items()}
         mapping = origin is dict or dataclasses.is_dataclass(origin)
         return _parsed(str(value), origin) if self.text and not mapping else _checked(value, origin)
 
@@ -118,7 +119,9 @@ class Converter:
         for choice in choices:
             if value == choice or (self.text and str(value) == str(choice)):
                 return choice
-        raise _Mismatch(f"one of {', '.join(map(str, choices))}")
+        near = _nearest(value, map(str, choices))
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise _Mismatch(f"one of {', '.join(map(str, choices))}{hint}")
 
     def _items(self, value: Any, kind: Any, at: Place) -> list[Any]:
         if self.text and isinstance(value, str):
@@ -129,6 +132,10 @@ class Converter:
         except _Mismatch as wanted:
             texts = "a text or a list of texts"
             raise _Mismatch(texts if kind is str else f"a list, each item {wanted}") from None
+
+
+def _nearest(value: Any, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(value, known, 1, 0.5) if isinstance(value, str) else []
 
 
 def split_commas(text: str) -> list[str]:

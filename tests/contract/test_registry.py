@@ -147,6 +147,12 @@ PLAIN = METHOD.format(name="mine")
         (PLAIN.replace("score", "scores"), "lacks score"),
         (PLAIN + "    class Params:\n        lr = 1\n", "put @dataclass"),
         (PLAIN + '    family = "heads"\n', "family 'heads' is unknown"),
+        (
+            "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+            + PLAIN
+            + "    @dataclass\n    class Params:\n        lr: Rate = 1\n",
+            "a type in its class Params: name 'Rate' is not defined",
+        ),
         (PLAIN + '    off = {"lr": 0}\n', "off names 'lr', which is no parameter"),
         (
             PLAIN.replace('"mine"', '"mi" + "ne"'),

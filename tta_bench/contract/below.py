@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tta_bench.model.scores import Scores, as_scores
 
 if TYPE_CHECKING:
-    from tta_bench.contract.method import Method
+    from torch import Tensor
+
     from tta_bench.model.language_model import LanguageModel
     from tta_bench.model.step_shape import StepShape
     from tta_bench.model.window import Window
+
+
+class Standing(Protocol):
+    """The part of a method that the one above it sees; see `Method`."""
+
+    def score(self, window: Window) -> Scores | Tensor: ...
+    def flops(self, shape: StepShape) -> float | None: ...
+    def invisible_flops(self, shape: StepShape) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Below:
     """The model, or a method on it, as the method above sees it."""
 
     model: LanguageModel
-    method: Method | None = None
+    method: Standing | None = None
 
     def score(self, window: Window) -> Scores:
         """Its distributions for the chunk; their `hidden` are the states they were computed from.

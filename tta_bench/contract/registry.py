@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 from tta_bench.contract.listing import MethodInfo, method_at, methods_of
 from tta_bench.contract.modules import Module, find_module, parsed
@@ -125,6 +125,10 @@ def _checked(name: str, cls: type) -> type[Method]:
         raise MethodError(
             f"method '{name}': family '{cls.family}' is unknown; use one of {', '.join(FAMILIES)}."
         )
+    try:
+        get_type_hints(cls.Params)
+    except NameError as error:
+        raise MethodError(f"method '{name}': a type in its class Params: {error}.") from error
     unknown = set(cls.off or {}) - {field.name for field in dataclasses.fields(cls.Params)}
     if unknown:
         raise MethodError(f"method '{name}': off names {min(unknown)!r}, which is no parameter.")

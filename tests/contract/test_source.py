@@ -1,11 +1,13 @@
 """The identity of a method's source: what it covers, and that nothing else moves it."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from tta_bench.contract import registry
-from tta_bench.contract.source import source_files, source_hash
+from tta_bench.contract.modules import parsed
+from tta_bench.contract.source import imported_names, source_files, source_hash
 
 PLUGIN = """
 from tta_bench import Method, SlowWeights, register
@@ -82,6 +84,21 @@ def test_the_same_plugin_elsewhere_is_the_same(plugin, tmp_path_factory):
     moved = registry.load("mine")
     assert moved is not cls
     assert source_hash(moved) == before
+
+
+def test_an_import_from_the_public_heads_counts_as_one_from_where_it_is_defined(tmp_path):
+    import tta_bench.heads
+
+    file = Path(tta_bench.heads.__file__)
+    homes = {module for module, _, _ in parsed("tta_bench.heads", file).imports}
+    for line, expected in (
+        ("import tta_bench.heads", homes),
+        ("from tta_bench import SlowWeights", {"tta_bench.heads.slow_weights"}),
+        ("from tta_bench import Method", set()),
+    ):
+        (tmp_path / "m.py").write_text(line)
+        found = imported_names(parsed("m", tmp_path / "m.py"))
+        assert {name for name in found if name.startswith("tta_bench.heads")} == expected
 
 
 def test_what_happens_to_be_loaded_does_not_matter(monkeypatch):

@@ -39,6 +39,31 @@ class Method:
     methods act on `self.model`. A method that stands alone has the bare model below it.
     """
 
+    def score(self, window: Window) -> Scores | Tensor:
+        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V].
+
+        The label of a column is the next column's input (`Window.chunk_ids`), so labels before
+        position t may be used at t, and only those: `tta-bench check` tests it.
+        """
+        raise MethodError(f"{type(self).__name__} does not define score(window).")
+
+    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
+        """Learns from the chunk just scored.
+
+        Args:
+            window: the window that was scored.
+            targets: [B, C] int64, the tokens of the chunk; 0 at padding.
+            nll: [B, C] float32, nats; 0 at padding. Differentiable if `gradients` is True.
+        """
+
+    def reset(self, lane: int) -> None:
+        """Makes `lane` bit for bit what it was when fresh."""
+        for name, value in self._fresh.items():
+            self.state[name][lane] = value
+
+    name: ClassVar[str] = ""
+    """The name it is registered under."""
+
     family: ClassVar[str] = "none"
     """Where it acts, one of `FAMILIES`."""
 
@@ -162,31 +187,9 @@ class Method:
         """The fresh fast state of one lane, without a lane dimension, on the model's device."""
         return {}
 
-    def reset(self, lane: int) -> None:
-        """Makes `lane` bit for bit what it was when fresh."""
-        for name, value in self._fresh.items():
-            self.state[name][lane] = value
-
     def state_bytes(self) -> int:
         """Bytes of adaptation state a lane needs beyond the shared weights."""
         return sum(value.numel() * value.element_size() for value in self._fresh.values())
-
-    def score(self, window: Window) -> Scores | Tensor:
-        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V].
-
-        The label of a column is the next column's input (`Window.chunk_ids`), so labels before
-        position t may be used at t, and only those: `tta-bench check` tests it.
-        """
-        raise MethodError(f"{type(self).__name__} does not define score(window).")
-
-    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
-        """Learns from the chunk just scored.
-
-        Args:
-            window: the window that was scored.
-            targets: [B, C] int64, the tokens of the chunk; 0 at padding.
-            nll: [B, C] float32, nats; 0 at padding. Differentiable if `gradients` is True.
-        """
 
     def flops(self, shape: StepShape) -> float | None:
         """Analytic FLOPs of `score` and `adapt` of one lane in one step; None if not known.

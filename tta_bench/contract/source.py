@@ -11,6 +11,8 @@ from tta_bench.contract.modules import Module, find_module, parsed
 from tta_bench.contract.registry import PLUGIN_PREFIX
 
 _HEADS = "tta_bench.heads"
+_MENUS = ("tta_bench", _HEADS)
+"""Packages that only name what their modules define, where an import from them is looked up."""
 
 
 def source_hash(cls: type) -> str:
@@ -47,26 +49,25 @@ def source_files(cls: type) -> dict[str, Path]:
         if label in found:
             continue
         found[label] = module.file
-        for wanted in _imported(module):
+        for wanted in imported_names(module):
             other = module.find(wanted)
             if other is not None and _covered(other, package, folder):
                 waiting.append(other)
     return {label: file for label, file in found.items() if not _says_nothing(label, file)}
 
 
-def _imported(module: Module) -> set[str]:
+def imported_names(module: Module) -> set[str]:
     """Modules that are run by a module's imports: those named, and the packages around them."""
     names = set()
     for origin, taken, _ in module.imports:
-        names.add(origin)
-        if taken is not None:
-            names.add(f"{origin}.{taken}")
-            if origin == "tta_bench":  # its names come from elsewhere
-                top = find_module(origin)
-                homes = [] if top is None else top.imports
-                names |= {home for home, name, _ in homes if name == taken}
+        names |= {origin} if taken is None else {origin, f"{origin}.{taken}"}
+        menu = find_module(origin) if origin in _MENUS else None
+        for home, _, called in [] if menu is None else menu.imports:
+            if taken in (None, "*", called):
+                names.add(home)
     parts = [name.split(".") for name in names]
-    return {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+    around = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+    return around - set(_MENUS)
 
 
 def _covered(module: Module, package: str, folder: Path | None) -> bool:

@@ -164,12 +164,14 @@ def test_a_method_of_another_package_is_found_by_its_entry_point(
 
 
 def test_a_checkout_that_is_not_installed_knows_its_methods_and_suites(
-    sources: Path, tmp_path: Path
+    sources: Path, installed: Path, tmp_path: Path
 ) -> None:
-    seen = _probe(sources, tmp_path)
-    assert seen["packages"] == {
-        package: str(sources / folder / "__init__.py") for folder, package in FOLDERS.items()
-    }
+    """And takes its own where another copy is installed."""
+    for others in ((), (installed,)):
+        seen = _probe(sources, tmp_path, *others)
+        assert seen["packages"] == {
+            package: str(sources / folder / "__init__.py") for folder, package in FOLDERS.items()
+        }
     assert seen["methods"]["none"] == str(sources / "methods" / "none.py")
     _check(seen, common_names=True)
     code = "import runpy, sys; sys.path[:0] = [sys.argv[1]]; sys.path += sys.argv[2:]; "
@@ -210,13 +212,22 @@ def _check(seen: dict, common_names: bool = False) -> None:
     assert not seen["torch"], "naming the methods must not import torch"
 
 
-def _probe(target: Path, cwd: Path) -> dict:
-    return json.loads(_isolated(PROBE, target, cwd))
+def _probe(target: Path, cwd: Path, *others: Path) -> dict:
+    return json.loads(_isolated(PROBE, target, cwd, *others))
 
 
-def _isolated(code: str, target: Path, cwd: Path) -> str:
+def _isolated(code: str, target: Path, cwd: Path, *others: Path) -> str:
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    command = [sys.executable, "-I", "-S", "-c", code, str(target), *dependencies]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code,
+        str(target),
+        *map(str, others),
+        *dependencies,
+    ]
     run = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -1,7 +1,8 @@
-"""A checkout that is not installed: its folders `methods/` and `suites/` under their package names.
+"""A checkout: its folders `methods/` and `suites/` under their package names.
 
-An installation puts them beside `tta_bench` as `tta_bench_methods` and `tta_bench_suites`; here
-they are found where they lie, so that `python -m tta_bench` in a checkout knows all of them.
+An installation puts them beside `tta_bench` as `tta_bench_methods` and `tta_bench_suites`. In a
+checkout they are found where they lie, so that `python -m tta_bench` knows them without being
+installed, and never takes those of another checkout that is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _FOLDERS = {"tta_bench_methods": _TOP / "methods", "tta_bench_suites": _TOP / "s
 
 
 class _CheckoutFinder:
-    """Finds the folders' packages; it stands last, so that installed ones go first."""
+    """Finds the packages of the two folders."""
 
     @staticmethod
     def find_spec(
@@ -35,4 +36,4 @@ class _CheckoutFinder:
 def find_folders() -> None:
     """Makes the folders importable if this is a checkout."""
     if (_TOP / "pyproject.toml").is_file() and _CheckoutFinder not in sys.meta_path:
-        sys.meta_path.append(_CheckoutFinder)
+        sys.meta_path.insert(0, _CheckoutFinder)

@@ -458,7 +458,7 @@ class FalseFlops(Frozen):
         return self.logits(window)
 
     def flops(self, shape: StepShape) -> float:
-        return self.model.cost.forward(shape) - self.model.cost.unembed(shape.scored)
+        return self.cost.forward(shape) - self.cost.unembed(shape.scored)
 
 
 @caught_by("flops")
@@ -470,7 +470,7 @@ class WorksHarderThanItSays(Frozen):
         return (self.logits(window) + self.logits(window)) / 2
 
     def flops(self, shape: StepShape) -> float:
-        return self.model.cost.forward(shape)
+        return self.cost.forward(shape)
 
 
 # Shapes

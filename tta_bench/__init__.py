@@ -9,11 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.checkout import find_folders
+
 __version__ = "0.1.0"
+
+find_folders()
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
     from tta_bench.contract.registry import register
+    from tta_bench.documents import load_documents
     from tta_bench.errors import BenchError, MethodError, UsageError
     from tta_bench.heads.slow_weights import SlowWeights
     from tta_bench.model.compilation import compiled
@@ -36,6 +41,7 @@ _HOME = {
     "UsageError": "errors",
     "Window": "model.window",
     "compiled": "model.compilation",
+    "load_documents": "documents",
     "load_results": "store.frame",
     "register": "contract.registry",
 }
@@ -53,6 +59,7 @@ __all__ = [
     "UsageError",
     "Window",
     "compiled",
+    "load_documents",
     "load_results",
     "register",
 ]

@@ -69,6 +69,8 @@ def test_methods_show_their_parameters() -> None:
     }
     text = output("list", "methods", "--verbose")
     assert "window=2048" in text
+    assert "targets=[mlp]" in text
+    assert "lr=none" in text
     assert "pairs remembered" in text
 
 

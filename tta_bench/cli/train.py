@@ -71,6 +71,7 @@ def train(
 
     tta-bench train fwl --base smollm2-135m --dataset builtin:stdlib --steps 500
     """
+    from tta_bench.convert import Converter
     from tta_bench.errors import UsageError
     from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
 
@@ -89,7 +90,7 @@ def train(
     else:
         if method is None:
             raise UsageError("name a method to train, such as fwl, or a recipe with --config.")
-        recipe = make_recipe({"name": method.split(":")[0]}, changes, "the command line")
+        recipe = make_recipe({"name": method.split(":")[0]}, changes, Converter("the command line"))
     folder = output or Path("results") / "train" / recipe.name
 
     def say(line: str) -> None:

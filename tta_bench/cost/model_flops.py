@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,17 @@ class _Trace:
     head: tuple[_Call, ...]
 
 
+class _Known(NamedTuple):
+    """What was found out about a model."""
+
+    traces: dict[tuple[frozenset[str], frozenset[str]], _Trace]
+    counts: dict[tuple[StepShape, frozenset[str], frozenset[str]], float]
+
+
+_KNOWN: WeakKeyDictionary[LanguageModel, _Known] = WeakKeyDictionary()
+"""For as long as a model lives, however many methods ask for its cost."""
+
+
 class ModelCost:
     """FLOPs of one lane of a model, by formula.
 
@@ -75,10 +87,10 @@ class ModelCost:
 
     def __init__(self, model: LanguageModel):
         self.model = model
-        self._traces: dict[tuple[frozenset[str], frozenset[str]], _Trace] = {}
-        self._counts: dict[tuple[StepShape, frozenset[str], frozenset[str]], float] = {}
+        known = _KNOWN.setdefault(model, _Known({}, {}))
+        self._traces, self._counts = known.traces, known.counts
 
-    @cached_property
+    @property
     def by_formula(self) -> bool:
         """Whether the formula holds for this architecture; otherwise figures are counted."""
         few, more = (self._count(StepShape(n, n, 0)) for n in (_PROBE, 2 * _PROBE))

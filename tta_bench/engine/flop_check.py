@@ -75,7 +75,7 @@ def flops_per_token(
         return None
     formula, beyond = method.flops, 0.0
     if report.analytic is None:
-        formula = method.model.cost.forward
+        formula = method.cost.forward
         beyond = (report.flops - formula(report.shape)) / report.shape.scored
     return beyond + mean_flops(formula, steps)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tta_bench.contract.registry import source_hash
+from tta_bench.contract.source import source_hash
 from tta_bench.model.identity import describe_model
 from tta_bench.store.manifest import build_manifest
 

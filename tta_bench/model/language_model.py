@@ -13,7 +13,7 @@ from tta_bench.errors import ModelError
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.compilation import compile_blocks, run_split
 from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
-from tta_bench.model.scores import Logits
+from tta_bench.model.scores import DenseLogits, Logits, Scores
 from tta_bench.model.split import Split, check_split
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tta_bench.cost.model_flops import ModelCost
     from tta_bench.model.cache import LaneCache
     from tta_bench.model.window import Window
 
@@ -124,13 +123,6 @@ class LanguageModel:
                 return module
         raise ModelError(f"the blocks of {self.name} ({type(self.net).__name__}) were not found.")
 
-    @cached_property
-    def cost(self) -> ModelCost:
-        """FLOP formulas of this model."""
-        from tta_bench.cost.model_flops import ModelCost
-
-        return ModelCost(self)
-
     def require_split(self) -> None:
         """Raises ModelError if the model cannot be split into body and unembedding."""
         if self.split_error:
@@ -186,11 +178,13 @@ class LanguageModel:
         self.require_split()
         return self._unembed(hidden, self._of_head(weights))
 
-    def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Logits:
-        """The model's own distributions for the chunk, computed slice by slice."""
+    def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Scores:
+        """The model's own distributions for the chunk, computed slice by slice.
+
+        A model that cannot be split gives them whole, without hidden states.
+        """
         if self.split_error:
-            whole = window.chunk(self._body(window, weights, "logits"))
-            return Logits(whole, lambda rows: rows, self.vocab_size)
+            return DenseLogits(window.chunk(self._body(window, weights, "logits")))
         own = self._of_head(weights)
         return Logits(
             self.hidden(window, weights), lambda rows: self._unembed(rows, own), self.vocab_size

@@ -163,7 +163,7 @@ class FastWeightStream(Method):
         self.layer.add(writes.closed(last, final, slow), self.state, window.scored)
 
     def flops(self, shape: StepShape) -> float:
-        cost = self.model.cost
+        cost = self.cost
         if not self.adapts:
             return cost.forward(shape) + self.layer.slow_flops(shape.scored)
         # The slow pass takes the logits of each position forward and their gradient back.

@@ -32,7 +32,6 @@ NAMES = ("trained", "control", "random")
 class FastWeightLayers(FastWeightStream):
     """Fast weight layers with trained slow weights (Clark et al. 2022)."""
 
-    family = "head"
     Slow = SlowOptions
 
     @dataclass

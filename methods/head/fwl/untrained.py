@@ -47,8 +47,6 @@ PROBES = 64
 class UntrainedFastWeights(FastWeightStream):
     """Fast weight layers with slow weights set by hand, a control (Clark et al. 2022)."""
 
-    family = "head"
-
     @dataclass
     class Params:
         """Hyper-parameters of the untrained control."""

@@ -211,7 +211,7 @@ def test_packages_give_their_text_files(monkeypatch: pytest.MonkeyPatch, tmp_pat
         asked.append(spec)
         return tmp_path
 
-    monkeypatch.setattr("tta_bench.fetch.packages.fetch", fetch)
+    monkeypatch.setattr("tta_bench.fetch.packages.fetch_package", fetch)
     everything = [("usr/doc/copyright", "free"), ("usr/doc/guide.pod", "=head1")]
     assert load("debian:perl-doc") == everything
     assert load("npm:@scope/book/usr/doc") == everything

@@ -137,9 +137,9 @@ def test_unknown_devices_and_dtypes_get_one_sentence():
 
 
 def test_a_saved_folder_loads_with_its_hash(tmp_path):
-    from tta_bench.model.load import _built_in
+    from tta_bench.model.locate import built_in_folder
 
-    model = load_model(str(_built_in("tiny")), device="cpu")
+    model = load_model(str(built_in_folder("tiny")), device="cpu")
     assert len(model.provenance["sha256"]["model.safetensors"]) == 64
     assert not model.random_weights
 

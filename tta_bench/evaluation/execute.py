@@ -28,7 +28,7 @@ from tta_bench.store import (
     run_folder,
     short_name,
 )
-from tta_bench.store.manifest import setting
+from tta_bench.store.key import setting
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.progress import Progress

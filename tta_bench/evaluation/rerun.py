@@ -19,7 +19,7 @@ from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluation.execute import open_cell
 from tta_bench.evaluation.setting import Cell
 from tta_bench.evaluation.suite import Suite, checked_suite
-from tta_bench.model.identity import model_identity
+from tta_bench.model.identity import describe_model, model_identity
 from tta_bench.model.load import load_model
 from tta_bench.store import Run, RunWriter, create_group, load_run
 from tta_bench.store.groups import slug
@@ -87,7 +87,7 @@ class Rerunner:
                 raise ModelError(f"the weights of {stored.path} cannot be had: {error}") from error
         model = self._loaded[1]
         then = model_identity(stored.manifest["model"])
-        now = model_identity({**model.provenance, "random_weights": model.random_weights})
+        now = model_identity(describe_model(model))
         if "name" not in then and then != now:
             raise ModelError(
                 f"the weights of {stored.path} cannot be had: {spec} has other hashes now; "

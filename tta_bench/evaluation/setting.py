@@ -19,7 +19,7 @@ from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.evaluation.measure import Measurement
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.load import prefix_id
+from tta_bench.model.prefix import prefix_id
 from tta_bench.store import RunWriter
 from tta_bench.store.manifest import build_manifest
 from tta_bench.validity.check import quick_checks

@@ -17,7 +17,7 @@ from tta_bench.errors import BenchError, UsageError
 from tta_bench.store.files import read_json, read_lines, unsealed
 from tta_bench.store.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
 from tta_bench.store.rows import FAILED, LARGEST, Row
-from tta_bench.store.sessions import SESSIONS, join, read_events
+from tta_bench.store.sessions import SESSIONS, join_sessions, read_events
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +147,7 @@ def load_run(path: Path | str) -> Run:
         _check_summary(summary, rows, folder)
     events, more = read_events(folder / SESSIONS)
     warnings += more
-    sessions = tuple(join(events, rows))
+    sessions = tuple(join_sessions(events, rows))
     if len({json.dumps(session.get("device"), sort_keys=True) for session in sessions}) > 1:
         warnings.append("read on several devices: times and speed are of all of them together")
     ordered = tuple(sorted(rows, key=lambda row: row.index))

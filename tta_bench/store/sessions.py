@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BenchError
+from tta_bench.store.environment import utc_now
 from tta_bench.store.files import read_lines, sealed, to_json, unsealed
 from tta_bench.store.rows import LARGEST, Row
 
@@ -25,18 +25,15 @@ _STEPS = ("step_seconds_median", "step_seconds_p90", "step_tokens_median")
 _NUMBERS = ("seconds", "tokens", *_PEAKS, *_STEPS)
 
 
-def now() -> str:
-    """The time in UTC, for a file."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
-
-
-def start_of(number: int, manifest: Mapping[str, Any], time: str | None = None) -> dict[str, Any]:
+def session_start(
+    number: int, manifest: Mapping[str, Any], time: str | None = None
+) -> dict[str, Any]:
     """The line of a session that starts: when, on what, with how many lanes."""
     hardware = {name: manifest.get(name) for name in _HARDWARE}
-    return {"session": number, "event": STARTED, "time": time or now(), **hardware}
+    return {"session": number, "event": STARTED, "time": time or utc_now(), **hardware}
 
 
-def end_of(
+def session_end(
     number: int, summary: Mapping[str, Any], rows: Iterable[Row], time: str | None = None
 ) -> dict[str, Any]:
     """The line of a session that ends: how, and what it cost. Its rows tell what it does not.
@@ -48,7 +45,7 @@ def end_of(
     return {
         "session": number,
         "event": ENDED,
-        "time": time or now(),
+        "time": time or utc_now(),
         "status": summary.get("status"),
         "reason": summary.get("reason"),
         "seconds": sum(row.seconds for row in mine) if seconds is None else seconds,
@@ -98,7 +95,7 @@ def _event(line: bytes) -> dict[str, Any]:
     return event
 
 
-def join(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def join_sessions(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One dict a session: its start, and its end or what its rows tell of it."""
     sessions: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -107,12 +104,12 @@ def join(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[
         session.update(fields | {event["event"]: event["time"]})
     for number, session in sessions.items():
         if ENDED not in session:
-            missing = end_of(number, {"status": KILLED}, rows)
+            missing = session_end(number, {"status": KILLED}, rows)
             session.update({k: v for k, v in missing.items() if k not in ("event", "time")})
     return [sessions[number] for number in sorted(sessions)]
 
 
-def totals(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def total_costs(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several sessions cost together: times add up, peaks do not, speed is of the totals.
 
     The median and the 90th percentile of a step are those of the last session that took one.

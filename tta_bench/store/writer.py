@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
+from tta_bench.store.environment import utc_now
 from tta_bench.store.files import (
     append_line,
     explained,
@@ -31,13 +32,12 @@ from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row
 from tta_bench.store.sessions import (
     SESSIONS,
-    end_of,
-    join,
-    now,
+    join_sessions,
     read_events,
-    start_of,
+    session_end,
+    session_start,
     to_lines,
-    totals,
+    total_costs,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class RunWriter:
             sync_folder(self.path)
         write_atomically(self.path / "manifest.json", to_json(sealed(manifest), indent=2))
         self.manifest = manifest
-        write_atomically(self.path / SESSIONS, to_lines([start_of(0, manifest)]))
+        write_atomically(self.path / SESSIONS, to_lines([session_start(0, manifest)]))
         return 0
 
     def _take_up(self, run: Run, manifest: dict[str, Any], rerun: Rerun) -> int:
@@ -133,10 +133,10 @@ class RunWriter:
         self.kept = {row.index: row for row in rows}
         events, _ = read_events(self.path / SESSIONS)
         if not events:  # of schema 1, or killed before its first session was on disk
-            events = [start_of(0, run.manifest, run.manifest.get("created"))]
-            events.append(end_of(0, run.summary, run.rows, run.summary.get("ended")))
+            events = [session_start(0, run.manifest, run.manifest.get("created"))]
+            events.append(session_end(0, run.summary, run.rows, run.summary.get("ended")))
         number = 1 + max(event["session"] for event in events)
-        events.append(start_of(number, manifest))
+        events.append(session_start(number, manifest))
         write_atomically(self.path / SESSIONS, to_lines(events))
         with explained(self.path):
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -206,16 +206,16 @@ class RunWriter:
         # Counted from the file: a Ctrl-C may fall between a row and any count kept here.
         rows = read_rows(self._rows)[0]
         events, _ = read_events(self.path / SESSIONS)
-        events.append(end_of(self.session, known, rows))
+        events.append(session_end(self.session, known, rows))
         write_atomically(self.path / SESSIONS, to_lines(events))
-        sessions = join(events, rows)
+        sessions = join_sessions(events, rows)
         stored = {
             "schema_version": SCHEMA_VERSION,
-            "ended": now(),
+            "ended": utc_now(),
             "documents": Counter(row.status for row in rows),
             **known,
             "sessions": len(sessions),
-            **(totals(sessions) if len(sessions) > 1 else {}),
+            **(total_costs(sessions) if len(sessions) > 1 else {}),
         }
         write_atomically(self.path / "summary.json", to_json(sealed(stored), indent=2))
         self.finished = True

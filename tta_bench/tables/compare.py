@@ -19,7 +19,7 @@ from tta_bench.statistics import (
     sign_flip_p,
     tiers,
 )
-from tta_bench.store.manifest import setting
+from tta_bench.store.key import setting
 from tta_bench.tables.format import DASH, count, fixed, plural
 from tta_bench.tables.notes import protocol_note
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, summary_tables, titles_of

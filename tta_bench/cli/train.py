@@ -1,4 +1,4 @@
-"""`tta-bench train`: offline training of slow weights. PyTorch is imported by what needs it."""
+"""`tta-bench train`: offline training of slow weights. PyTorch is imported only when needed."""
 
 from __future__ import annotations
 
@@ -13,48 +13,66 @@ def train(
     method: Annotated[
         str | None,
         typer.Argument(
-            help="Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
-            "alone. Default: the recipe's."
+            help="Method with slow weights, as NAME or NAME:KEY=VALUE,...; none trains the body "
+            "alone [default: the recipe's]."
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
+        Path | None, typer.Option(help="Recipe (YAML file); options override it.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: see tta-bench list models.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model; see tta-bench list models [default: the recipe's, else builtin:tiny]."
+        ),
+    ] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
-        typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
+        typer.Option(
+            help="Body of the base model: kept frozen, trained jointly, or trained from scratch "
+            "[default: the recipe's, else frozen]."
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Texts to train on: see tta-bench list datasets. Default: the recipe's."),
+        typer.Option(
+            help="Texts to train on; see tta-bench list datasets [default: the recipe's]."
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Number of training steps [default: the recipe's, else 1000].", min=1),
+    ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Minutes of training, if they are over before the steps.")
+        float | None,
+        typer.Option(help="Limit on the minutes of training [default: the recipe's, else none]."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of log and weights [default: results/train/NAME].")
+        Path | None, typer.Option(help="Folder for log and weights [default: results/train/NAME].")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cuda or cpu.")] = "auto",
     prepared: Annotated[
-        Path | None, typer.Option(help="Folder of texts that were prepared elsewhere.")
+        Path | None,
+        typer.Option(
+            help="Folder of texts that were prepared with --prepare-only, on any machine."
+        ),
     ] = None,
     prepare_only: Annotated[
-        bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
+        bool, typer.Option("--prepare-only", help="Fetch and tokenise the texts, then stop.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what it took as one JSON object.")
+        bool, typer.Option("--json", help="Print the facts of the training as one JSON object.")
     ] = False,
 ) -> None:
     """Train the slow weights of a method, on a frozen model or together with it.
 
-    The same command again goes on from the last checkpoint. Several GPUs: torchrun
-    --nproc-per-node N -m tta_bench train ... For example:
+    Running the same command again continues from the last checkpoint. To use several GPUs, run
+    torchrun --nproc-per-node N -m tta_bench train ... For example:
 
     tta-bench train fwl --base smollm2-135m --dataset builtin:stdlib --steps 500
     """
     from tta_bench.errors import UsageError
+    from tta_bench.extras import require
     from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
 
     changes = {
@@ -70,7 +88,7 @@ def train(
         recipe = load_recipe(config, **changes)
     else:
         if method is None:
-            raise UsageError("name a method to train, such as fwl, or a recipe with --config.")
+            raise UsageError("name a method to train, such as fwl, or give a recipe with --config.")
         recipe = make_recipe({"name": method.split(":")[0]}, changes, "the command line")
     folder = output or Path("results") / "train" / recipe.name
 
@@ -80,10 +98,7 @@ def train(
     if prepare_only:
         _prepare_only(recipe, folder, say)
         return
-    from importlib.util import find_spec
-
-    if find_spec("accelerate") is None:
-        raise UsageError("Training needs the package accelerate: pip install 'tta-bench[train]'.")
+    require("accelerate", extra="train", what="training")
     from tta_bench.training.train import train as run
 
     facts = run(recipe, folder, device, say, prepared)

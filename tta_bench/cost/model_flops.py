@@ -7,9 +7,10 @@
               itself; attention 8 d_a n (n + p) where its inputs need a gradient; the unembedding
               likewise, 2 d V c each
 
-N_b are the body's matrix parameters, d_a = heads x head width, attention is the full rectangle.
-Gradients stop at cached keys, but their products with the whole rectangle are computed all the
-same. What needs a gradient is not derived from names: autograd says so in one tiny forward pass.
+N_b is the number of matrix parameters in the body and d_a = heads x head width. Attention counts as
+the full rectangle: gradients stop at cached keys, but products with the rectangle are computed
+anyway. What needs a gradient is not derived from names but traced with autograd in a tiny forward
+pass.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from tta_bench.model.language_model import LanguageModel
 
 _PROBE = 4
-"""Tokens of a tracing pass."""
+"""Number of tokens in the forward pass that is traced."""
 
 _CLOSE = 0.02
-"""How near the formula must come to the counter to be used for an architecture."""
+"""Largest relative difference between formula and counter for the formula to be used."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class _Call:
     """One matrix product with a weight, as autograd sees it."""
 
     module: str
-    size: int  # entries of the weight
-    rows: float  # rows of its input per input token
+    size: int  # number of entries of the weight
+    rows: float  # rows of the input per token that the model reads
     input_grad: bool
     weight_grad: bool
 
@@ -69,8 +70,8 @@ class _Trace:
 class ModelCost:
     """FLOPs of one lane of a model, by formula.
 
-    Architectures that the formula does not describe (experts in 3-D weights, state space layers)
-    are found by comparing it with the counter; for them every figure is a counted one.
+    The formula is compared with the counter once per model. Where they differ (experts in 3-D
+    weights, state space layers), all FLOPs are counted instead.
     """
 
     def __init__(self, model: LanguageModel):
@@ -80,7 +81,7 @@ class ModelCost:
 
     @cached_property
     def by_formula(self) -> bool:
-        """Whether the formula holds for this architecture; otherwise figures are counted."""
+        """Whether the formula holds for this architecture; otherwise FLOPs are counted."""
         few, more = (self._count(StepShape(n, n, 0)) for n in (_PROBE, 2 * _PROBE))
         quadratic = (more - 2 * few) / (2 * _PROBE**2)
         linear = few / _PROBE - quadratic * _PROBE
@@ -93,7 +94,7 @@ class ModelCost:
         )
 
     def unembed(self, n: int) -> float:
-        """FLOPs of the logits of `n` hidden states."""
+        """FLOPs of computing the logits of `n` hidden states."""
         return 2.0 * sum(call.size for call in self._trace().head) * n
 
     def forward(self, shape: StepShape) -> float:
@@ -108,19 +109,19 @@ class ModelCost:
         )
 
     def backward(self, shape: StepShape, trainable: Collection[str]) -> float:
-        """FLOPs of differentiating one step's loss with respect to some parameters.
+        """FLOPs of the gradient of one step's loss with respect to some parameters.
 
         Args:
-            shape: the step; its forward pass is not included.
+            shape: size of the step; its forward pass is not included.
             trainable: names of `net.named_parameters()`.
 
         Raises:
-            ModelError: a name that the model does not have.
+            ModelError: the model has no parameter of such a name.
         """
         return self._gradients(shape, trainable)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(in, out) features of every matrix product a token passes, by module name."""
+        """(in, out) features of every linear module that a token passes through, by name."""
         modules = dict(self.model.net.named_modules())
         trace = self._trace()
         return {call.module: _features(modules[call.module]) for call in trace.body + trace.head}
@@ -128,9 +129,17 @@ class ModelCost:
     def lora(self, shape: StepShape, rank: int, modules: Collection[str]) -> float:
         """FLOPs that low-rank adapters add to `forward(shape)`: their forward and all gradients.
 
-        The adapters run beside the frozen weight, y += (x A^T) B^T, in the named modules (names of
-        `linear_shapes()`), and only they are trained. (An adapter merged into its weight,
-        W + B A, costs instead backward(shape, the weights) + 6 rank in out per module.)
+        The adapters run beside the frozen weights, y += (x A^T) B^T, and only they are trained. (An
+        adapter that is merged into its weight, W + B A, costs backward(shape, the weights) + 6 rank
+        in out per module instead.)
+
+        Args:
+            shape: size of the step.
+            rank: r, the rank of every adapter.
+            modules: names of the adapted modules, from `linear_shapes()`.
+
+        Raises:
+            ModelError: the model has no linear module of such a name.
         """
         shapes = self.linear_shapes()
         unknown = sorted(set(modules) - set(shapes))
@@ -142,7 +151,7 @@ class ModelCost:
             for call in calls:
                 if call.module in modules:
                     inner, outer = shapes[call.module]
-                    # A and B: forward and their own gradients; then through B, and through A.
+                    # Forward and own gradients of A and B, then the gradients through B and A.
                     per_rank = 2 * (inner + outer) + outer + inner * call.input_grad
                     total += 2 * tokens * call.rows * rank * per_rank
         return total
@@ -150,7 +159,7 @@ class ModelCost:
     def _gradients(
         self, shape: StepShape, trainable: Collection[str], adapted: Collection[str] = ()
     ) -> float:
-        """The backward pass for trainable parameters and for the outputs of adapted modules."""
+        """FLOPs of the backward pass to trainable parameters and outputs of adapted modules."""
         if not self.by_formula:
             return self._count(shape, trainable, adapted) - self._count(shape)
         trace = self._trace(trainable, adapted)
@@ -161,7 +170,7 @@ class ModelCost:
         )
 
     def _head_rows(self, shape: StepShape) -> int:
-        """A model that cannot be split computes the logits of everything it reads."""
+        """Number of logits computed: a model that cannot be split computes them for all inputs."""
         return shape.inputs if self.model.split_error else shape.scored
 
     def _aliases(self, names: Collection[str]) -> dict[str, Tensor]:
@@ -190,7 +199,7 @@ class ModelCost:
         for call in calls:
             parent = call.module.rpartition(".")[0]
             if "Attention" in type(modules[parent]).__name__:
-                last[parent] = call  # the output projection: its input is what attention made
+                last[parent] = call  # the output projection, whose input is the output of attention
         return _Trace(
             body=tuple(call for call in calls if modules[call.module] is not head),
             attention=tuple(
@@ -203,7 +212,9 @@ class ModelCost:
         self, shape: StepShape, trainable: Collection[str] = (), adapted: Collection[str] = ()
     ) -> float:
         """Counted FLOPs of a forward pass and, if something needs a gradient, of its backward."""
-        shape = shape._replace(start=0)  # to the model alone every place is like any other
+        shape = shape._replace(
+            start=0
+        )  # the cost of the model does not depend on the place in the stream
         key = shape, frozenset(trainable), frozenset(adapted)
         if key not in self._counts:
             weights = self._aliases(trainable)
@@ -224,7 +235,7 @@ class ModelCost:
 
 
 class _Recorder:
-    """Notes the calls of linear modules in `net`; outputs of `adapted` ones need gradients."""
+    """Records the calls of linear modules; outputs of `adapted` modules require gradients."""
 
     def __init__(self, net: nn.Module, adapted: Collection[str]):
         self.calls: list[_Call] = []
@@ -267,7 +278,7 @@ class _Recorder:
 
 @contextmanager
 def _autograd(enabled: bool) -> Iterator[None]:
-    """Gradients on or off, also where the caller is in inference mode."""
+    """Turns gradients on or off, even if the caller is in inference mode."""
     with torch.inference_mode(False), torch.set_grad_enabled(enabled):
         yield
 
@@ -277,7 +288,7 @@ def _rectangle(shape: StepShape) -> float:
 
 
 def _features(module: nn.Module) -> tuple[int, int]:
-    """(in, out) of a Linear or of GPT-2's Conv1D, whose weight is stored the other way round."""
+    """(in, out) features of a Linear or of GPT-2's Conv1D, whose weight is transposed."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     inner, outer = _weight(module).shape
@@ -285,7 +296,7 @@ def _features(module: nn.Module) -> tuple[int, int]:
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """Also while `functional_call` has put a plain tensor in the parameter's place."""
+    """The weight, which is a plain tensor while `functional_call` replaces the parameter."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight

@@ -67,9 +67,10 @@ class LaneSegments(Dataset[int]):
         seed: int,
     ) -> None:
         if any(segment % window or window % chunk for window in windows):
+            listed = ", ".join(map(str, windows))
             raise UsageError(
-                f"the segment ({segment}) must be a multiple of every window "
-                f"({', '.join(map(str, windows))}), and each of those of the chunk ({chunk})."
+                f"the segment ({segment}) must be a multiple of every window ({listed}), and every "
+                f"window a multiple of the chunk ({chunk})."
             )
         if lanes % len(windows):
             raise UsageError(

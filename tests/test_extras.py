@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import tta_bench
 from tta_bench import extras
 from tta_bench.errors import UsageError
 from tta_bench.extras import require
@@ -29,5 +28,5 @@ def test_an_editable_install_stays_editable() -> None:
 def test_an_installed_copy_is_told_the_name_of_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tta_bench, "__file__", str(tmp_path / "tta_bench" / "__init__.py"))
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "tta_bench" / "extras.py"))
     assert extras.install_command("train") == "`pip install 'tta-bench[train]'`"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import tta_bench
 from tta_bench.errors import UsageError
 
 
@@ -28,7 +27,7 @@ def require(*modules: str, extra: str, what: str) -> None:
 
 def install_command(extra: str) -> str:
     """The `pip` command that adds an extra; in a checkout it keeps the installation editable."""
-    checkout = Path(tta_bench.__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return f"`pip install -e '.[{extra}]'` in the checkout"
     return f"`pip install 'tta-bench[{extra}]'`"

@@ -13,55 +13,38 @@ def train(
     method: Annotated[
         str | None,
         typer.Argument(
-            help="Method with slow weights, as NAME or NAME:KEY=VALUE,...; none trains the body "
-            "alone [default: the recipe's]."
+            help="Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
+            "alone. Default: the recipe's."
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Recipe (YAML file); options override it.")
+        Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model; see tta-bench list models [default: the recipe's, else builtin:tiny]."
-        ),
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: see tta-bench list models.")] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
-        typer.Option(
-            help="Body of the base model: kept frozen, trained jointly, or trained from scratch "
-            "[default: the recipe's, else frozen]."
-        ),
+        typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Texts to train on; see tta-bench list datasets [default: the recipe's]."
-        ),
+        typer.Option(help="Texts to train on: see tta-bench list datasets. Default: the recipe's."),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Number of training steps [default: the recipe's, else 1000].", min=1),
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     minutes: Annotated[
-        float | None,
-        typer.Option(help="Limit on the minutes of training [default: the recipe's, else none]."),
+        float | None, typer.Option(help="Minutes of training, if they are over before the steps.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for log and weights [default: results/train/NAME].")
+        Path | None, typer.Option(help="Folder of log and weights [default: results/train/NAME].")
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cuda or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     prepared: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of texts that were prepared with --prepare-only, on any machine."
-        ),
+        Path | None, typer.Option(help="Folder of texts that were prepared elsewhere.")
     ] = None,
     prepare_only: Annotated[
-        bool, typer.Option("--prepare-only", help="Fetch and tokenise the texts, then stop.")
+        bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the facts of the training as one JSON object.")
+        bool, typer.Option("--json", help="Print what it took as one JSON object.")
     ] = False,
 ) -> None:
     """Train the slow weights of a method, on a frozen model or together with it.
@@ -88,7 +71,7 @@ def train(
         recipe = load_recipe(config, **changes)
     else:
         if method is None:
-            raise UsageError("name a method to train, such as fwl, or give a recipe with --config.")
+            raise UsageError("name a method to train, such as fwl, or a recipe with --config.")
         recipe = make_recipe({"name": method.split(":")[0]}, changes, "the command line")
     folder = output or Path("results") / "train" / recipe.name
 

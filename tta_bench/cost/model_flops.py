@@ -18,22 +18,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
 from tta_bench.cost.counter import count_flops
+from tta_bench.cost.linear_calls import Call, Recorder, features_of
 from tta_bench.errors import ModelError
 from tta_bench.model.scores import token_nll
 from tta_bench.model.step_shape import StepShape
 from tta_bench.model.synthetic import SyntheticStream
 
 if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
-
     from tta_bench.model.language_model import LanguageModel
 
 _PROBE = 4
@@ -44,27 +42,12 @@ _CLOSE = 0.02
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One matrix product with a weight, as autograd sees it."""
-
-    module: str
-    size: int  # number of entries of the weight
-    rows: float  # rows of the input per token that the model reads
-    input_grad: bool
-    weight_grad: bool
-
-    def backward(self) -> float:
-        """FLOPs per input token (per scored token for the unembedding)."""
-        return 2 * self.size * self.rows * (self.input_grad + self.weight_grad)
-
-
-@dataclass(frozen=True)
 class _Trace:
     """A forward pass with some parameters trainable."""
 
-    body: tuple[_Call, ...]
+    body: tuple[Call, ...]
     attention: tuple[tuple[int, bool], ...]  # d_a, and whether a gradient passes through
-    head: tuple[_Call, ...]
+    head: tuple[Call, ...]
 
 
 class ModelCost:
@@ -124,7 +107,7 @@ class ModelCost:
         """(in, out) features of every linear module that a token passes through, by name."""
         modules = dict(self.model.net.named_modules())
         trace = self._trace()
-        return {call.module: _features(modules[call.module]) for call in trace.body + trace.head}
+        return {call.module: features_of(modules[call.module]) for call in trace.body + trace.head}
 
     def lora(self, shape: StepShape, rank: int, modules: Collection[str]) -> float:
         """FLOPs that low-rank adapters add to `forward(shape)`: their forward and all gradients.
@@ -187,15 +170,15 @@ class ModelCost:
         if key not in self._traces:
             weights = self._aliases(trainable)
             window, _ = SyntheticStream(self.model, StepShape(_PROBE, _PROBE, 0)).window()
-            with _Recorder(self.model.net, key[1]) as recorder, _autograd(True):
+            with Recorder(self.model.net, _PROBE, key[1]) as recorder, _autograd(True):
                 self.model.logits(window, weights).full()
             self._traces[key] = self._sorted_out(recorder.calls)
         return self._traces[key]
 
-    def _sorted_out(self, calls: list[_Call]) -> _Trace:
+    def _sorted_out(self, calls: list[Call]) -> _Trace:
         modules = dict(self.model.net.named_modules())
         head = self.model.net.get_output_embeddings()
-        last: dict[str, _Call] = {}
+        last: dict[str, Call] = {}
         for call in calls:
             parent = call.module.rpartition(".")[0]
             if "Attention" in type(modules[parent]).__name__:
@@ -203,7 +186,7 @@ class ModelCost:
         return _Trace(
             body=tuple(call for call in calls if modules[call.module] is not head),
             attention=tuple(
-                (_features(modules[call.module])[0], call.input_grad) for call in last.values()
+                (features_of(modules[call.module])[0], call.input_grad) for call in last.values()
             ),
             head=tuple(call for call in calls if modules[call.module] is head),
         )
@@ -220,7 +203,7 @@ class ModelCost:
             weights = self._aliases(trainable)
             gradients = bool(weights or adapted)
             window, targets = SyntheticStream(self.model, shape).window()
-            recorder = _Recorder(self.model.net, key[2])
+            recorder = Recorder(self.model.net, shape.inputs, key[2])
 
             def step() -> None:
                 scores = self.model.logits(window, weights)
@@ -234,48 +217,6 @@ class ModelCost:
         return self._counts[key]
 
 
-class _Recorder:
-    """Records the calls of linear modules; outputs of `adapted` modules require gradients."""
-
-    def __init__(self, net: nn.Module, adapted: Collection[str]):
-        self.calls: list[_Call] = []
-        self.anchors: list[Tensor] = []  # zeros added to the outputs of adapted modules
-        self._modules = {
-            name: module
-            for name, module in net.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D))
-        }
-        self._adapted = adapted
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> _Recorder:
-        for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(partial(self._note, name)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _note(
-        self, name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
-    ) -> Tensor | None:
-        inner, outer = _features(module)
-        self.calls.append(
-            _Call(
-                module=name,
-                size=inner * outer,
-                rows=args[0].numel() / inner / _PROBE,
-                input_grad=args[0].requires_grad,
-                weight_grad=_weight(module).requires_grad,
-            )
-        )
-        if name not in self._adapted:
-            return None
-        self.anchors.append(torch.zeros((), device=output.device, requires_grad=True))
-        return output + self.anchors[-1]
-
-
 @contextmanager
 def _autograd(enabled: bool) -> Iterator[None]:
     """Turns gradients on or off, even if the caller is in inference mode."""
@@ -285,18 +226,3 @@ def _autograd(enabled: bool) -> Iterator[None]:
 
 def _rectangle(shape: StepShape) -> float:
     return float(shape.inputs * (shape.inputs + shape.past))
-
-
-def _features(module: nn.Module) -> tuple[int, int]:
-    """(in, out) features of a Linear or of GPT-2's Conv1D, whose weight is transposed."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    inner, outer = _weight(module).shape
-    return inner, outer
-
-
-def _weight(module: nn.Module) -> Tensor:
-    """The weight, which is a plain tensor while `functional_call` replaces the parameter."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight

@@ -37,12 +37,12 @@ def load_model(
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     resolved = MODEL_ALIASES.get(spec, spec)
-    _quieten_transformers()
+    quieten_transformers()
     if resolved.startswith("config:"):
         return random_model(resolved.removeprefix("config:"), spec, kind, target)
     location = locate(resolved, spec)
     net, tokenizer = _from_pretrained(location, kind, spec, trust_remote_code)
-    return LanguageModel(net.to(target), tokenizer, spec, location.provenance(net))
+    return LanguageModel(net.to(target), tokenizer, spec, location.provenance(net.config))
 
 
 def load_tokenizer(spec: str, commit: str | None = None) -> Any:
@@ -58,18 +58,18 @@ def load_tokenizer(spec: str, commit: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     resolved = MODEL_ALIASES.get(spec, spec)
-    _quieten_transformers()
+    quieten_transformers()
     if resolved.startswith("config:"):  # such a model reads with the built-in tokenizer
         resolved = "builtin:tiny"
     location = locate(resolved, spec)
     options = location.options | {"trust_remote_code": False}
     if commit and location.source == "hub":
         options["revision"] = commit
-    with _explained(location, spec):
+    with explained(location, spec):
         return AutoTokenizer.from_pretrained(location.path, **options)
 
 
-def _quieten_transformers() -> None:
+def quieten_transformers() -> None:
     """Turns off the progress bars and hints of transformers, which would interrupt our own."""
     from transformers.utils import logging
 
@@ -83,7 +83,7 @@ def _from_pretrained(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = location.options | {"trust_remote_code": trust_remote_code}
-    with _explained(location, spec):
+    with explained(location, spec):
         tokenizer = AutoTokenizer.from_pretrained(location.path, **options)
         if location.gguf is None:
             options["use_safetensors"] = True  # loading a pickle can run code
@@ -92,8 +92,17 @@ def _from_pretrained(
 
 
 @contextmanager
-def _explained(location: Location, spec: str) -> Iterator[None]:
-    """Turns what transformers raises while loading into a ModelError that says what to do."""
+def explained(location: Location, spec: str) -> Iterator[None]:
+    """Turns what transformers raises while loading into a ModelError that says what to do.
+
+    Args:
+        location: the files that are loaded inside the block.
+        spec: the model as the user named it.
+
+    Raises:
+        ModelError: something inside the block failed.
+        UsageError: an optional package is missing.
+    """
     if location.gguf is not None:
         require("gguf", "accelerate", extra="gguf", what="a GGUF model")
     try:

@@ -43,11 +43,11 @@ class Location:
         name = self.options.get("gguf_file")
         return None if name is None else Path(self.path) / name
 
-    def provenance(self, net: Any) -> dict[str, Any]:
+    def provenance(self, config: Any) -> dict[str, Any]:
         """What the manifest records: the source, and hashes of local files or the hub's commit.
 
         Args:
-            net: the loaded transformers model, which knows its commit.
+            config: the model's configuration as transformers loaded it, which knows the commit.
         """
         if self.gguf is not None:
             found: dict[str, Any] = {"file": self.gguf.name, "sha256": file_sha256(self.gguf)}
@@ -60,7 +60,7 @@ class Location:
         else:
             found = {
                 "revision": self.options.get("revision", "main"),
-                "commit": getattr(net.config, "_commit_hash", None),
+                "commit": getattr(config, "_commit_hash", None),
             }
         return {"source": self.source, **found}
 

@@ -12,9 +12,10 @@ A folder without summary.json is read as an unfinished run. docs/results.md desc
 
 from tta_bench.store.groups import RESULTS, create_group, find_runs, run_folder, short_name
 from tta_bench.store.lock import RunLock, is_locked
-from tta_bench.store.reader import Run, load_group, load_run
+from tta_bench.store.reader import load_group, load_run
 from tta_bench.store.resume import RERUN, Rerun, is_whole
 from tta_bench.store.rows import FAILED, Row
+from tta_bench.store.run import Run
 from tta_bench.store.writer import RunWriter
 
 __all__ = [

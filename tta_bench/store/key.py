@@ -12,9 +12,6 @@ from tta_bench.model.identity import model_identity
 KEY_VERSION = "k1"
 """Version of how `run_key` is computed; it begins every key."""
 
-LIMITS = ("limit", "max_tokens", "min_tokens")
-"""Options that select a part of a dataset, in the `dataset` section of a manifest."""
-
 
 def run_key(manifest: Mapping[str, Any]) -> str:
     """The key of a run: `k1-` and 16 hex digits, equal for runs whose numbers must be equal."""
@@ -40,13 +37,14 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     dataset, protocol = manifest["dataset"], dict(manifest["protocol"])
     if "prefix_id" in protocol:
         protocol.pop("prefix", None)  # `auto` and `bos` are one protocol if they mean the same id
+    limits = ("limit", "max_tokens", "min_tokens")
     return {
         "engine_version": manifest.get("engine_version"),
         "model": model_identity(manifest["model"]),
         "dtype": manifest.get("dtype"),
         "dataset": {
             "fingerprint": dataset.get("fingerprint") or dataset.get("spec"),
-            **{name: dataset[name] for name in LIMITS if dataset.get(name)},
+            **{name: dataset[name] for name in limits if dataset.get(name)},
         },
         "protocol": protocol,
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.store.reader import UNFINISHED, Run, load_run
+from tta_bench.store.reader import load_run
 from tta_bench.store.rows import FAILED, Row
+from tta_bench.store.run import UNFINISHED, Run
 
 Rerun = Literal["missing", "failed", "all"]
 RERUN: tuple[str, ...] = get_args(Rerun)

@@ -27,9 +27,10 @@ from tta_bench.store.files import (
 from tta_bench.store.groups import run_folder
 from tta_bench.store.lock import RunLock
 from tta_bench.store.manifest import SCHEMA_VERSION
-from tta_bench.store.reader import Run, read_rows
+from tta_bench.store.reader import read_rows
 from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row
+from tta_bench.store.run import Run
 from tta_bench.store.sessions import (
     SESSIONS,
     join_sessions,

@@ -21,7 +21,7 @@ from tta_bench.documents.sources import load_documents
 from tta_bench.errors import DocumentError, ModelError, UsageError
 from tta_bench.evaluation.suite import load_suite
 from tta_bench.fetch import packages
-from tta_bench.model import load as loading
+from tta_bench.model import locate
 from tta_bench.model.load import load_model
 from tta_bench.store import create_group
 
@@ -130,7 +130,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "own.txt").write_text("own")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    assert packages.fetch("pypi:thing") == folder
+    assert packages.fetch_package("pypi:thing") == folder
     return folder
 
 
@@ -172,7 +172,7 @@ def test_runs_stay_in_the_folder_of_results(tmp_path: Path) -> None:
 def folder(tmp_path: Path) -> Path:
     """The built-in model as a folder of one's own."""
     target = tmp_path / "model"
-    shutil.copytree(loading._built_in("tiny"), target)
+    shutil.copytree(locate.built_in_folder("tiny"), target)
     return target
 
 
@@ -199,7 +199,7 @@ def test_a_model_of_the_hub_without_safetensors_is_refused(monkeypatch: pytest.M
         asked.update(options)
         raise OSError(f"{location} does not appear to have a file named model.safetensors")
 
-    monkeypatch.setattr(loading, "_hub_answers", lambda: True)
+    monkeypatch.setattr(locate, "_hub_answers", lambda: True)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: None)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(ModelError, match="a pickle can run code"):

@@ -16,7 +16,8 @@ from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine.protocol import Protocol
-from tta_bench.model.load import load_model, prefix_id
+from tta_bench.model.load import load_model
+from tta_bench.model.prefix import prefix_id
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
 TOKENS = json.loads((GOLDEN / "token_ids.json").read_text())

@@ -17,7 +17,8 @@ from stored_runs import PROTOCOL, make_manifest
 
 import tta_bench
 from tta_bench.store import environment, manifest
-from tta_bench.store.manifest import jsonable, run_key, without_private_paths
+from tta_bench.store.jsonable import jsonable, without_private_paths
+from tta_bench.store.key import run_key
 
 
 @dataclass

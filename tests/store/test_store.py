@@ -161,7 +161,7 @@ def test_figures_that_are_not_finite_are_not_known(tmp_path: Path) -> None:
 def test_the_same_run_is_not_written_twice(tmp_path: Path) -> None:
     run = store_run(tmp_path)
     before = {name: (run.path / name).read_bytes() for name in files_of(run.path)}
-    with pytest.raises(UsageError, match="holds this very run already"):
+    with pytest.raises(UsageError, match="already holds this run"):
         RunWriter.create(tmp_path, make_manifest())
     assert {name: (run.path / name).read_bytes() for name in files_of(run.path)} == before
 
@@ -294,7 +294,7 @@ def test_a_finished_run_that_lost_rows_is_damaged(tmp_path: Path) -> None:
         ({"nll": None}, "line 2: it is done but has no 'nll'"),
         ({"tokens": 0}, "line 2: it is done but has no tokens"),
         ({"status": "fine"}, "line 2: its status 'fine' is unknown"),
-        ({"crc32": "00000000"}, "line 2: its checksum does not fit"),
+        ({"crc32": "00000000"}, "line 2: its checksum is wrong"),
         (b"no checksum", "line 2: it has no checksum"),
         ({"key": "doc0.py"}, "two rows for the document doc0.py"),
     ],
@@ -335,7 +335,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     run = store_run(tmp_path)
     newer = json.dumps(run.manifest | {"schema_version": 99})
     (run.path / "manifest.json").write_text(newer)
-    with pytest.raises(BenchError, match="schema 99, this tta-bench reads schemas up to 2"):
+    with pytest.raises(BenchError, match="schema 99; this tta-bench reads schemas up to 2"):
         load_run(run.path)
 
 

@@ -124,7 +124,7 @@ def speed(
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
 
     from tta_bench.evaluation.plan import choose_methods
-    from tta_bench.model.load import prefix_id
+    from tta_bench.model.prefix import prefix_id
     from tta_bench.speed.plan import (
         SpeedPlan,
         check_length,

@@ -1,4 +1,4 @@
-"""`tta-bench train`: offline training of slow weights. PyTorch is imported by what needs it."""
+"""`tta-bench train`: offline training of slow weights. PyTorch is imported only when needed."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def train(
 ) -> None:
     """Train the slow weights of a method, on a frozen model or together with it.
 
-    The same command again goes on from the last checkpoint. Several GPUs: torchrun
-    --nproc-per-node N -m tta_bench train ... For example:
+    Running the same command again continues from the last checkpoint. To use several GPUs, run
+    torchrun --nproc-per-node N -m tta_bench train ... For example:
 
     tta-bench train fwl --base smollm2-135m --dataset builtin:stdlib --steps 500
     """
     from tta_bench.convert import Converter
     from tta_bench.errors import UsageError
+    from tta_bench.extras import require
     from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
 
     _add_plugins(plugin or [])
@@ -99,10 +100,7 @@ def train(
     if prepare_only:
         _prepare_only(recipe, folder, say)
         return
-    from importlib.util import find_spec
-
-    if find_spec("accelerate") is None:
-        raise UsageError("Training needs the package accelerate: pip install 'tta-bench[train]'.")
+    require("accelerate", extra="train", what="training")
     from tta_bench.training.train import train as run
 
     facts = run(recipe, folder, device, say, prepared)

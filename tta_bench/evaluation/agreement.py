@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench.errors import BenchError
+from tta_bench.store.jsonable import leaves
 from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _texts(before: list[Row], after: Mapping[int, Row]) -> Iterator[Difference]:
 def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     """What differs in the manifests; what the older one did not record is left out."""
     part = then["dataset"].get("documents") != now["dataset"].get("documents")
-    before, after = _flat(then), _flat(now)
+    before, after = _compared_fields(then), _compared_fields(now)
     for name in dict.fromkeys([*before, *after]):
         if name in _NAMES or (part and name in _OF_THE_WHOLE) or name not in before:
             continue
@@ -285,21 +286,10 @@ def _within(what: str, name: str) -> bool:
     return what == name or what.startswith(f"{name}.")
 
 
-def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of the sections that are compared, by dotted name."""
-    leaves: dict[str, Any] = {}
-
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(item, f"{name}.{key}")
-        else:
-            leaves[name] = value
-
-    for name in _COMPARED:
-        if name in manifest:
-            walk(manifest[name], name)
-    return leaves
+def _compared_fields(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the sections that are compared, by dotted name."""
+    sections = {name: manifest[name] for name in _COMPARED if name in manifest}
+    return {name: value for name, value in leaves(sections).items() if value != {}}
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.store import short_name
-from tta_bench.store.manifest import setting
+from tta_bench.store.key import setting
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.job import Job

@@ -11,7 +11,7 @@ from tta_bench.engine.lanes import asked_lanes
 from tta_bench.engine.loop import MIN_TOKENS
 from tta_bench.errors import UsageError
 from tta_bench.evaluation.plan import by_setting
-from tta_bench.model.load import prefix_id
+from tta_bench.model.prefix import prefix_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

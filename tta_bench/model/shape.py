@@ -8,17 +8,11 @@ import torch
 
 from tta_bench.errors import WeightlessError
 from tta_bench.model.attention import NAME as CAUSAL
+from tta_bench.model.device import pick_device, pick_dtype
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.load import (
-    built_in_tokenizer,
-    explained,
-    locate,
-    pick_device,
-    pick_dtype,
-    provenance_of,
-    quieten_transformers,
-    read_configuration,
-)
+from tta_bench.model.load import explained, quieten_transformers
+from tta_bench.model.locate import locate
+from tta_bench.model.random_weights import built_in_tokenizer, read_configuration
 from tta_bench.model.sources import MODEL_ALIASES
 
 
@@ -42,14 +36,14 @@ def load_shape(
         config, provenance = read_configuration(resolved.removeprefix("config:"))
         tokenizer = built_in_tokenizer(config, spec.removeprefix("config:"))
         return _weightless(config, tokenizer, kind, spec, provenance, False, random_weights=True)
-    location, options, provenance = locate(resolved, spec)
-    options["trust_remote_code"] = trust_remote_code
-    with explained(location, options, spec):
-        from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        config = AutoConfig.from_pretrained(location, **options)
-    provenance |= provenance_of(location, options, config)
+    location = locate(resolved, spec)
+    options = location.options | {"trust_remote_code": trust_remote_code}
+    with explained(location, spec):
+        tokenizer = AutoTokenizer.from_pretrained(location.path, **options)
+        config = AutoConfig.from_pretrained(location.path, **options)
+    provenance = location.provenance(config)
     return _weightless(config, tokenizer, kind, spec, provenance, trust_remote_code)
 
 

@@ -19,9 +19,10 @@ from tta_bench.errors import UsageError
 from tta_bench.heads.slow_weights import SlowWeights, base_identity
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.load import load_model, prefix_id
+from tta_bench.model.load import load_model
+from tta_bench.model.prefix import prefix_id
 from tta_bench.store.environment import checkout_state
-from tta_bench.store.manifest import jsonable
+from tta_bench.store.jsonable import jsonable
 from tta_bench.training.heldout import evaluate_heldout
 from tta_bench.training.log import rates_of
 from tta_bench.training.loss import SegmentLoss

@@ -59,15 +59,20 @@ class MethodInfo:
 def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes a `Method` available as `--method name`.
 
-    It is read from the source, so that listing methods imports none of them; at run time it only
-    checks the name.
+    It is read from the source, so that listing methods imports none of them; at run time it checks
+    the name and gives it to the class.
 
     Raises:
         MethodError: the name is not a plain word.
     """
     if not name or any(character in name for character in ":,= \t\n/"):
         raise MethodError(f"'{name}' cannot be a method's name: use letters, digits and dashes.")
-    return lambda cls: cls
+
+    def named(cls: C) -> C:
+        cls.name = name  # type: ignore[attr-defined]
+        return cls
+
+    return named
 
 
 def available() -> dict[str, MethodInfo]:

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 import tta_bench
 from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build, split_spec
-from tta_bench.errors import UsageError
-from tta_bench.heads.slow_weights import SlowWeights, base_identity
+from tta_bench.errors import MethodError, UsageError
+from tta_bench.heads import BodyModule, Head, SlowWeights
+from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model, prefix_id
@@ -74,10 +75,17 @@ def train(
         model = fresh(model)
     use_causal_attention(model.net)
     head = cls.slow_weights(model, slow)
+    if not (head is None or isinstance(head, (Head, BodyModule))):
+        raise MethodError(
+            f"{name}: slow_weights must return a tta_bench.heads.Head or BodyModule, not "
+            f"{type(head).__name__}."
+        )
     if head is None and frozen:
         raise UsageError(
             f"{name} has nothing to train beside the body: use --body joint or scratch."
         )
+    if isinstance(head, BodyModule):
+        model = head.attach(model)
     model.net.requires_grad_(not frozen)
     documents, texts = training_texts(recipe, folder, model, say, prepared)
     segments = LaneSegments(

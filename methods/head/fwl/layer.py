@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tta_bench.heads import Unembedding, loss_gradient
 from tta_bench_methods.head.fwl.forgetting import after_chunk, inside_chunk, left, spread
-from tta_bench_methods.head.fwl.inner_loss import Unembedding, loss_gradient
 from tta_bench_methods.head.fwl.writes import LAYER, SlowPass, Writes
 
 FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
@@ -194,9 +194,11 @@ class FastWeightLayer(nn.Module):
         y = gain * u + bias
         return y if slow.skip is None else y + slow.skip
 
-    def write(self, writes: Writes, state: State) -> dict[str, Tensor]:
-        """The state after these positions; the one given stays as it is."""
-        faded = self._faded(writes)
+    def write(
+        self, writes: Writes, state: State, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The state after these positions; the one given stays as it is. Arguments as in `add`."""
+        faded = self._faded(writes, lengths)
         after = {}
         for name, held in state.items():
             values, kept = faded[LAYER.get(name, name)]

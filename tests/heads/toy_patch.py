@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tta_bench import register
-from tta_bench.heads import BodyPatches, Patch, SlowOptions, TrainedBody
+from tta_bench.heads import BodyPatches, Patch, SlowOptions, TrainedBody, module_path
 
 
 @dataclass
@@ -52,6 +52,12 @@ class ToyPatch(TrainedBody):
 
     @classmethod
     def slow_weights(cls, model, slow):
-        path = f"model.layers.{model.num_layers - 1}.mlp.down_proj"
-        down = model.net.get_submodule(path)
-        return ToyPatches({path: OuterProducts(down.in_features, down.out_features, slow.rank)})
+        maps = [module for module in model.layers[-1].modules() if is_map(module)]
+        inner = maps[-1].weight.numel() // model.hidden_size
+        patch = OuterProducts(inner, model.hidden_size, slow.rank)
+        return ToyPatches({module_path(model, maps[-1]): patch})
+
+
+def is_map(module):
+    """Whether it is linear; the last one of a block is its down projection in every family."""
+    return getattr(getattr(module, "weight", None), "ndim", 0) == 2

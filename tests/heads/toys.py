@@ -7,6 +7,7 @@ from conftest import make_method, random_document, run_method
 
 from tta_bench.contract.registry import add_plugin
 from tta_bench.engine.protocol import Protocol
+from tta_bench.heads import BodyModule
 from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.recipe import make_recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
@@ -36,11 +37,12 @@ def trained(method, texts, folder, **train_values):
 
 def both_losses(model, name, module, file, lengths=(70, 33, 64)):
     """Summed nats over the documents: as training computes them, and as the engine does."""
+    read = module.attach(model) if isinstance(module, BodyModule) else model
     documents = [random_document(f"d{i}", n, i) for i, n in enumerate(lengths)]
     ids = np.concatenate([[1, *d.token_ids] for d in documents])
     starts = np.cumsum([0, *(len(d.token_ids) + 1 for d in documents)])
     segments = LaneSegments(TokenArray(ids, starts), 1, (16,), 32, 8, steps=6, seed=0)
-    loss = SegmentLoss(model, module, False, (16,), 8, 1, 1.0)
+    loss = SegmentLoss(read, module, False, (16,), 8, 1, 1.0)
     nats = sum(float(loss(**segments.collate([step]))["loss"].detach()) for step in range(6))
     method = make_method(model, name, weights=str(file))
     found = run_method(method, documents, Protocol(chunk=16))

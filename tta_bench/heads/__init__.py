@@ -23,7 +23,7 @@ set by hand is a `HeadMethod`. What acts inside the body (attention, MLP) is a `
 `BodyPatches` of named submodules, and its method a `TrainedBody`.
 """
 
-from tta_bench.heads.body import BodyModule, BodyPatches, Patch, TrainedBody
+from tta_bench.heads.body import BodyModule, BodyPatches, Patch, TrainedBody, module_path
 from tta_bench.heads.head import Head, State
 from tta_bench.heads.inner_loss import Unembedding, loss_gradient, unembedding_of
 from tta_bench.heads.slow_weights import SlowWeights
@@ -44,5 +44,6 @@ __all__ = [
     "TrainedMethod",
     "Unembedding",
     "loss_gradient",
+    "module_path",
     "unembedding_of",
 ]

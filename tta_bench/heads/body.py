@@ -104,7 +104,8 @@ class BodyPatches(BodyModule):
     """Patches of named submodules, which learn from inputs alone.
 
     Args:
-        patches: by the submodules' names in the net, such as `model.layers.3.mlp.down_proj`.
+        patches: by the submodules' names in the net, such as `model.layers.3.mlp.down_proj`; see
+            `module_path`.
     """
 
     def __init__(self, patches: Mapping[str, Patch]):
@@ -140,15 +141,16 @@ class BodyPatches(BodyModule):
         }
 
     def read(self, model: LanguageModel, window: Window, state: State) -> tuple[Tensor, State]:
+        after: State = {}
         self._mask = _scored_inputs(window)
-        self._before, self._after = [{} for _ in self.paths], {}
+        self._before, self._after = [{} for _ in self.paths], after
         for key, value in state.items():
             number, _, name = key.partition(".")
             self._before[int(number)][name] = value
         try:
-            return model.hidden(window), self._after
+            return model.hidden(window), after
         finally:
-            self._mask, self._before = None, []
+            self._mask, self._before, self._after = None, [], {}
 
     def write(
         self, memo: State, window: Window, labels: Tensor, unembedding: Unembedding, state: State
@@ -195,6 +197,11 @@ class TrainedBody(TrainedMethod):
     def flops(self, shape: StepShape) -> float | None:
         own = self.module.flops(shape)
         return None if own is None else self.model.cost.forward(shape) + own
+
+
+def module_path(model: LanguageModel, module: nn.Module) -> str:
+    """The name of one of the net's modules, as `BodyPatches` takes it; families differ in names."""
+    return next(path for path, found in model.net.named_modules() if found is module)
 
 
 def _scored_inputs(window: Window) -> Tensor:

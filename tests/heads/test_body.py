@@ -1,14 +1,17 @@
 """Slow weights inside the body, on a fast low-rank weight beside a down projection."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from conftest import make_method, random_document, run_method, tiny_model
+from conftest import PREFIX, make_method, random_document, run_method, tiny_model
 from toys import both_losses, trained, write_texts
 
 from tta_bench import MethodError, SlowWeights
 from tta_bench.contract.registry import load
 from tta_bench.engine.flop_check import check_flops
+from tta_bench.engine.loop import Engine
 from tta_bench.engine.protocol import Protocol
 from tta_bench.model.load import load_model
 from tta_bench.model.step_shape import StepShape
@@ -90,7 +93,7 @@ def test_groups_of_windows_are_read_as_each_alone(llama):
     torch.testing.assert_close(states["0.M"][1], second["0.M"][1])
 
 
-def test_the_shared_model_keeps_no_hook(llama):
+def test_the_shared_model_stays_as_it_is(llama):
     document = random_document("d", 40, 3)
     before = run_method(make_method(llama, "none"), [document])["d"]
     method = toy(llama)
@@ -100,6 +103,18 @@ def test_the_shared_model_keeps_no_hook(llama):
     np.testing.assert_array_equal(run_method(make_method(llama, "none"), [document])["d"], before)
     np.testing.assert_array_equal(moved[:16], before[:16])  # nothing was written yet
     assert np.abs(moved[16:] - before[16:]).max() > 1e-3
+
+
+def test_a_compiled_body_reads_the_same(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    document = random_document("d", 40, 3)
+    plain = run_method(toy(tiny_model()), [document])["d"]
+    engine = Engine(toy(tiny_model()), Protocol(chunk=16), PREFIX, debug=True, compile=True)
+    engine.warm_up(StepShape(16, 16, 0))
+    assert engine.method.model.compiled
+    (result,) = engine.run([document])
+    np.testing.assert_allclose(result.nll, plain, atol=1e-4)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("mode", ["recompute", "cache"])

@@ -5,14 +5,14 @@ state it is given, then, once the chunk is scored, says what the state becomes. 
 same two functions window after window and backpropagates through them.
 
 Most such modules correct what a few submodules of the net give (a down projection, o_proj, a
-query): `BodyPatches`, which hook a `Patch` to each. A module that reads in another way, such as one
+query): `BodyPatches`, which put a `Patch` on each. A module that reads in another way, such as one
 that replaces weights by those of a gradient step, defines `read` and `write` itself.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -118,7 +118,7 @@ class BodyPatches(BodyModule):
         self._after: State = {}
 
     def attach(self, model: LanguageModel) -> LanguageModel:
-        """A model with hooks, on modules of its own that share the other's tensors."""
+        """A model on modules of its own, which share the other's tensors; some have a patch."""
         net = model.net
         shared = {id(value): value for value in (*net.parameters(), *net.buffers())}
         own = LanguageModel(
@@ -129,7 +129,9 @@ class BodyPatches(BodyModule):
             random_weights=model.random_weights,
         )
         for number, path in enumerate(self.paths):
-            own.net.get_submodule(path).register_forward_hook(partial(self._correct, number))
+            # Not a hook: a block that is compiled takes the graph of one that has none.
+            module = own.net.get_submodule(path)
+            module.forward = partial(self._corrected, number, module.forward)
         return own
 
     def fresh_state(self, lanes: int) -> State:
@@ -157,13 +159,15 @@ class BodyPatches(BodyModule):
     ) -> State:
         return memo
 
-    def _correct(
-        self, number: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    @torch.compiler.disable
+    def _corrected(
+        self, number: int, forward: Callable[[Tensor], Tensor], inputs: Tensor
     ) -> Tensor:
+        output = forward(inputs)
         if self._mask is None:
             return output
         patch = self.patches[number]
-        corrected, after = patch(inputs[0], output, self._mask, self._before[number])
+        corrected, after = patch(inputs, output, self._mask, self._before[number])
         self._after |= {f"{number}.{name}": value for name, value in after.items()}
         return corrected
 

@@ -95,7 +95,6 @@ class SegmentLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss`; arguments as `LaneSegments.collate` gives them."""
         model = self._model[0]
-        lane = lane.to(self.device)  # `Trainer` leaves it elsewhere where the loss is wrapped
         unembedding = unembedding_of(model)
         state = {name: value[lane] for name, value in self.state.items()}
         after: State = {}

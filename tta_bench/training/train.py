@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,8 @@ def train(
     name, values = split_spec(recipe.method)
     cls = load(name)
     slow = build(cls.Slow, values, name)
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
     frozen = recipe.body == "frozen"
     # A trained body keeps float32 weights; one that is only read may be as narrow as in evaluation.
     model = load_model(recipe.base, "auto" if frozen else "float32", device)

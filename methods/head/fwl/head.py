@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tta_bench import Window
 from tta_bench.heads import Head, SlowOptions, State, Unembedding
+from tta_bench_methods.head.fwl.cost import layer_flops, slow_flops
 from tta_bench_methods.head.fwl.layer import FAST, FastWeightLayer
 from tta_bench_methods.head.fwl.writes import SlowPass, Writes
 
@@ -138,9 +139,9 @@ class FastWeightHead(Head):
 
     def flops(self, positions: int, unembedding: float) -> float:
         if not self.adapts:
-            return self.layer.slow_flops(positions)
+            return slow_flops(self.layer, positions)
         # The slow pass takes the logits of each position forward and their gradient back.
-        return 2 * positions * unembedding + self.layer.flops(positions)
+        return 2 * positions * unembedding + layer_flops(self.layer, positions)
 
     def streaming_flops(self, positions: int, unembedding: float) -> float:
         return self.flops(positions, unembedding)

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from tta_bench import StepShape, UsageError, Window
 from tta_bench.engine.flop_check import check_flops
 from tta_bench.engine.protocol import Protocol
+from tta_bench.heads import loss_gradient
+from tta_bench_methods.head.fwl.cost import layer_flops
 from tta_bench_methods.head.fwl.head import unit_scale
-from tta_bench_methods.head.fwl.inner_loss import loss_gradient
 from tta_bench_methods.head.fwl.layer import FAST, FastWeightLayer
 
 GOLDEN = Path(os.environ.get("TTA_BENCH_GOLDEN", Path(__file__).parents[1] / "golden"))
@@ -172,7 +173,7 @@ def test_equals_a_gradient_step_on_the_prefix_at_every_token(fast, lives):
 
 @pytest.mark.parametrize("slice_bytes", [2**27, 1])  # logits of all positions at once, and of one
 def test_the_written_out_gradient_is_autograds(slice_bytes, monkeypatch):
-    monkeypatch.setattr("tta_bench_methods.head.fwl.inner_loss.SLICE_BYTES", {"cpu": slice_bytes})
+    monkeypatch.setattr("tta_bench.heads.inner_loss.SLICE_BYTES", {"cpu": slice_bytes})
     layer = small_layer()
     x, labels, weights, unembedding, skip = small_streams(layer, lanes=2, length=6)
     y = layer.slow(x, skip).y
@@ -253,7 +254,7 @@ def one_shot(model, document):
             )
             labels = ids[:, 1:]
             weights = torch.full(labels.shape, 1 / 1024, dtype=torch.float64)
-            _, fast, _ = method.layer(
+            _, fast, _ = method.head.layer(
                 unit_scale(hidden), labels, weights, method.unembedding, hidden
             )
             return F.cross_entropy(model.unembed(fast).mT, labels, reduction="none")[0].numpy()
@@ -367,7 +368,7 @@ def test_flops_are_what_is_executed(family, shape):
 def test_flops_of_the_full_block_are_those_of_the_specification():
     d, chunk = 8, 33
     layer = small_layer(sizes=(d, 4 * d, d))
-    assert layer.flops(chunk) == chunk * (56 * d * d + 20 * d * (chunk - 1))
+    assert layer_flops(layer, chunk) == chunk * (56 * d * d + 20 * d * (chunk - 1))
 
 
 @pytest.mark.parametrize("params", [{"step": -1}, {"reach": 0}, {"width": 0}])

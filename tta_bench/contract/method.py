@@ -153,20 +153,13 @@ class Method:
     def slow_weights(cls, model: LanguageModel, slow: Any) -> nn.Module | None:
         """A fresh module of what `tta-bench train` trains; None: the model's own body alone.
 
-        The module stands between the body and the unembedding while whole streams are read:
-
-            empty_state(lanes) -> state: tensors by name, each [lanes, ...]
-            forward(hidden, labels, mask, unembedding, chunk, fresh, state) -> (outputs, state)
-
-        with hidden and outputs [B, T, d], labels [B, T], mask [B, T] (False at padding), fresh
-        [B, T / chunk] (True where a chunk begins another document, whose state is empty) and the
-        unembedding as a matrix [V, d], or a function where it is no plain one. outputs[:, t] may
-        depend on labels[:, s] for s < t only. It may define compile_parts(), called before
-        training on a GPU.
-
         Args:
             model: the base model.
             slow: an instance of `Slow`.
+
+        Returns:
+            A `tta_bench.heads.Head`, which stands between the body and the unembedding, or a
+            `tta_bench.heads.BodyModule`, which acts inside the body.
 
         Raises:
             MethodError: the method has nothing to train.

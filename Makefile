@@ -13,7 +13,7 @@ SOURCES := tta_bench methods tests setup.py
 help:
 	@echo "make demo   create .venv, install tta-bench, evaluate the default suite"
 	@echo "make test   install what the tests need and run them"
-	@echo "make lint   ruff (check and format) and mypy"
+	@echo "make lint   ruff (check and format), mypy, and import-linter"
 	@echo "make clean  remove .venv and every cache"
 
 demo: $(VENV)/.installed
@@ -27,6 +27,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(SOURCES)
 	@mkdir -p build/mypy && ln -sfn ../../methods build/mypy/tta_bench_methods
 	$(BIN)/mypy
+	PYTHONPATH=build/mypy $(BIN)/lint-imports --no-cache --no-logo
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tta_bench.version import __version__
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
@@ -52,6 +52,7 @@ __all__ = [
     "StepShape",
     "UsageError",
     "Window",
+    "__version__",
     "compiled",
     "load_results",
     "register",

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import tta_bench
+from tta_bench.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 
@@ -24,7 +24,7 @@ def describe_software() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    own = {"version": tta_bench.__version__, **checkout_state()}
+    own = {"version": __version__, **checkout_state()}
     return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
 
 
@@ -33,7 +33,7 @@ def checkout_state() -> dict[str, Any]:
 
     `dirty` is about code and suites; an edited page of documentation does not count.
     """
-    root = Path(tta_bench.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     unknown = {"commit": None, "dirty": None}
     if not (root / ".git").exists():
         return unknown

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
+from tiny import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
 
 from tta_bench import LaneScores, Method, Scores, StepShape, Window
 from tta_bench.cost.memory import PeakMemory

@@ -1,6 +1,8 @@
 # Needs a Python >= 3.10 with venv, and a package registry. `make PYTHON=python3.12 ...` picks another one.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that share the tests, each of one thread.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # The constraints go with every install: an unpinned torch would resolve to whatever is newest.
@@ -20,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/tta-bench eval --results build/demo --rerun all
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import tta_bench as tta_bench
 from hostile import ESCAPE, HOSTILE
 from tiny import random_document, tiny_model
 from typer.testing import CliRunner

@@ -1,10 +1,7 @@
 """What README and docs show is what the commands give: their tables, and the README's commands."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,31 +13,20 @@ TABLES = dict(re.findall(r"<!-- table: (\S+) -->\n\n(.*?)\n\n<!-- end -->", PAGE
 COMMANDS = re.findall(r"^(tta-bench [^`\n]*)$", README, re.MULTILINE)
 
 
-def tta_bench(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "tta_bench", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_there_are_tables_and_commands():
     assert "quickstart" in TABLES
     assert len(COMMANDS) >= 5
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_what_the_stored_rows_give(name):
+def test_a_table_is_what_the_stored_rows_give(tta_bench, name):
     done = tta_bench("show", name, "--format", "markdown", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == TABLES[name]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
-def test_a_command_runs_as_written(command, tmp_path):
+def test_a_command_runs_as_written(tta_bench, command, tmp_path):
     """As written, but the built-in model stands in for the one that takes minutes."""
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "new-method":

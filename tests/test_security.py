@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import Command
 from stored_runs import make_row, store_run
 from typer.testing import CliRunner
 
@@ -100,17 +98,12 @@ def test_names_of_documents_do_not_steer_the_terminal(tmp_path: Path) -> None:
             assert "[red]" in done.stdout.replace("\n", ""), "markup is shown, not obeyed"
 
 
-def test_errors_quote_files_without_steering_the_terminal(tmp_path: Path) -> None:
+def test_errors_quote_files_without_steering_the_terminal(
+    tta_bench: Command, tmp_path: Path
+) -> None:
     row = {HOSTILE: 1}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "tta_bench", "eval", "--dataset", "rows.jsonl"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = tta_bench("eval", "--dataset", "rows.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "[red]name" in done.stderr
@@ -146,17 +139,10 @@ def test_a_link_cannot_leave_its_package(package: Path) -> None:
         list(load_documents("pypi:thing/link.txt"))
 
 
-def test_runs_stay_in_the_folder_of_results(tmp_path: Path) -> None:
+def test_runs_stay_in_the_folder_of_results(tta_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("Some words to read, and some more words to read. " * 8)
     (tmp_path / "....yaml").write_text("datasets: text.txt\nmax_tokens: 20\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "tta_bench", "eval", "--suite", "....yaml", "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = tta_bench("eval", "--suite", "....yaml", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results").iterdir())) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["....yaml", "results", "text.txt"]

@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.checkout import find_folders
-
-__version__ = "0.1.0"
+from tta_bench.version import __version__
 
 find_folders()
 
@@ -58,6 +57,7 @@ __all__ = [
     "StepShape",
     "UsageError",
     "Window",
+    "__version__",
     "compiled",
     "load_documents",
     "load_results",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import make_method, random_document, run_method
 from stored_runs import store_run
+from tiny import make_method, random_document, run_method
 from typer.testing import CliRunner
 
 from tta_bench.cli import list as list_command

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, make_method, random_document, run_method
+from tiny import PREFIX, make_method, random_document, run_method
 
 from tta_bench import Method, MethodError, StepShape, Window
 from tta_bench.contract.registry import load
@@ -43,7 +43,7 @@ class Stack(Method):
     def adapt(self, window, targets, nll):
         shape = (window.lanes, window.chunk_size, self.model.vocab_size)
         below = as_scores(self.below_scores, shape)
-        self.lower.adapt(window, targets, token_nll(below, targets, window.mask, True))
+        self.lower.adapt(window, targets, token_nll(below, lambda: targets, window.mask, True))
         self.upper.adapt(window, targets, nll.detach())
 
     def reset(self, lane):

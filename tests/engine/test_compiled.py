@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PREFIX, VOCAB, make_method, random_document, tiny_model
+from tiny import FAMILIES, PREFIX, VOCAB, make_method, random_document, tiny_model
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters

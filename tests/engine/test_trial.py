@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import PREFIX, tiny_model
+from tiny import PREFIX, tiny_model
 
 from tta_bench import Method, StepShape
 from tta_bench.contract.choice import MethodChoice

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stored_runs
 from stored_runs import COSTS, make_losses, make_manifest, make_row, store_run
 from typer.testing import CliRunner
 
@@ -53,7 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load_run(work(tmp_path_factory.mktemp("undisturbed")))
 
 
-HERE = os.pathsep.join(map(str, Path(__file__).parents[:2]))
+HERE = os.pathsep.join([str(Path(__file__).parent), str(Path(stored_runs.__file__).parent)])
 """Where a process of its own finds this file and what the tests share."""
 
 # Killed

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, make_method, random_document, run_method, tiny_model
+from tiny import PREFIX, make_method, random_document, run_method, tiny_model
 from toys import both_losses, trained, write_texts
 
 from tta_bench import MethodError, SlowWeights

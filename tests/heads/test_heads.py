@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import make_method, random_document, run_method, tiny_model
+from tiny import make_method, random_document, run_method, tiny_model
 from toys import both_losses, trained, write_texts
 
 from tta_bench import SlowWeights, UsageError, Window

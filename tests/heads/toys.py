@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from conftest import make_method, random_document, run_method
+from tiny import make_method, random_document, run_method
 
 from tta_bench.contract.registry import add_plugin
 from tta_bench.convert import Converter

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PREFIX, make_method, random_document, run_method, tiny_model
+from tiny import FAMILIES, PREFIX, make_method, random_document, run_method, tiny_model
 
 from tta_bench import StepShape
 from tta_bench.contract.registry import load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import tiny_model
+from tiny import tiny_model
 
 from tta_bench.model.identity import describe_model, model_identity
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import FAMILIES, VOCAB, tiny_model
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import (

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB, tiny_model
+from tiny import FAMILIES, VOCAB, tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from tta_bench import LanguageModel
 from tta_bench.errors import ModelError, UsageError
 from tta_bench.model.cache import LaneCache
-from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model
 from tta_bench.model.window import Window
 

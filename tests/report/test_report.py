@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ESCAPE, HOSTILE
+from hostile import ESCAPE, HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_runs import PROTOCOL, store_run

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -239,11 +241,25 @@ def test_a_disk_full_to_the_end_leaves_an_unfinished_run(
     }  # no draft is left behind
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(BenchError, match="cannot be written: Permission denied"):
-        RunWriter.create(tmp_path, make_manifest())
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """As a user to whom something is forbidden, which nothing is to root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own is closed to others
+        Path(folder).chmod(0o555)
+        manifest = make_manifest()
+        refused = pytest.raises(BenchError, match="cannot be written: Permission denied")
+        with as_somebody(), refused:
+            RunWriter.create(Path(folder), manifest)
 
 
 def test_a_file_in_the_place_of_the_group_is_named(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_method, random_document, run_method, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny import PREFIX, make_method, random_document, run_method, tiny_model
 
 from tta_bench import BenchError, SlowWeights, UsageError
 from tta_bench.engine.protocol import Protocol
@@ -121,7 +121,7 @@ def test_what_is_trained_is_what_is_evaluated(slow, tmp_path):
     model = tiny_model()
     head = random_head(model, **slow)
     documents = [random_document(f"d{i}", n, i) for i, n in enumerate((70, 33, 64))]
-    ids = np.concatenate([[1, *d.token_ids] for d in documents])
+    ids = np.concatenate([[PREFIX, *d.token_ids] for d in documents])
     starts = np.cumsum([0, *(len(d.token_ids) + 1 for d in documents)])
     lanes = LaneSegments(TokenArray(ids, starts), 1, (16,), 32, 8, steps=6, seed=0)
     loss = segment_loss(model, head, 1, 1.0)

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import tta_bench
+from tta_bench.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 
@@ -30,7 +30,7 @@ def describe_software() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    own = {"version": tta_bench.__version__, **checkout_state()}
+    own = {"version": __version__, **checkout_state()}
     return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
 
 
@@ -39,7 +39,7 @@ def checkout_state() -> dict[str, Any]:
 
     Only changes of code and suites make a checkout dirty; changes of documentation do not.
     """
-    root = Path(tta_bench.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     unknown = {"commit": None, "dirty": None}
     if not (root / ".git").exists():
         return unknown

@@ -1,5 +1,6 @@
-"""The built-in methods, one file each; installed as `tta_bench_methods`.
+"""The built-in methods by family, one file or one folder each; installed as `tta_bench_methods`.
 
-Each is registered through the entry-point group `tta_bench.methods`, as a third party's package
-would do it, and imports only the public names of `tta_bench`.
+A file dropped in here whose class carries `@register("name")` is a method at once; nothing else has
+to be changed. Methods import the public names of `tta_bench` and `tta_bench.heads` alone, as a
+third party's package must. `none`, which every method is compared with, belongs to no family.
 """

@@ -20,4 +20,4 @@ class NoAdaptation(Method):
         return self.model.logits(window)
 
     def flops(self, shape: StepShape) -> float:
-        return self.model.cost.forward(shape)
+        return self.cost.forward(shape)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tta_bench.documents.sources import load_documents, open_source
 from tta_bench.documents.tokens import tokenized
 from tta_bench.engine.protocol import PROTOCOLS, Protocol
-from tta_bench.evaluation.execute import choose_methods
+from tta_bench.evaluation.plan import choose_methods
 from tta_bench.evaluation.suite import Suite, load_suite
-from tta_bench.model.load import prefix_id
+from tta_bench.model.prefix import prefix_id
 from tta_bench.validity.models import byte_tokenizer
 
 SCALARS = (

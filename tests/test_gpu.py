@@ -6,7 +6,7 @@ It prints by how much losses move (`pytest -s`): that is the noise floor of a co
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, make_method, random_document, run_method
+from tiny import PREFIX, make_method, random_document, run_method
 
 from tta_bench import Method
 from tta_bench.engine.loop import Engine

@@ -26,7 +26,6 @@ target, dependencies = sys.argv[1], sys.argv[2:]
 sys.path.insert(0, target)
 sys.path.extend(dependencies)
 site.addsitedir(target)
-from importlib.metadata import entry_points
 from importlib.resources import files
 from tta_bench.contract.registry import available
 found = {info.name: str(info.file) for info in available().values()}
@@ -37,7 +36,6 @@ print(json.dumps({
         for name in ("tta_bench", "tta_bench_methods", "tta_bench_suites")
     },
     "common names": [n for n in ("methods", "suites") if importlib.util.find_spec(n)],
-    "entry points": {entry.name: entry.value for entry in entry_points(group="tta_bench.methods")},
     "methods": found,
     "suites": sorted(path.name for path in suites.iterdir() if path.name.endswith(".yaml")),
     "training recipes": sorted(path.name for path in suites.joinpath("train").iterdir()),
@@ -49,9 +47,11 @@ LOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 sys.path.extend(sys.argv[2:])
-from importlib.metadata import entry_points
-for entry in entry_points(group="tta_bench.methods"):
-    assert entry.load().score, entry
+from tta_bench.contract.registry import available, load
+from tta_bench.contract.source import source_files
+for name, info in available().items():
+    assert load(name).family == info.family, name
+    print(name, *sorted(source_files(load(name))))
 """
 
 
@@ -127,6 +127,62 @@ def test_everything_is_found_in_editable_mode(sources: Path, tmp_path: Path) -> 
     _check(seen)
 
 
+def test_a_method_of_another_package_is_found_by_its_entry_point(
+    installed: Path, tmp_path: Path
+) -> None:
+    """Without importing the package, though its class, family and parameters are spread over it."""
+    target = tmp_path / "site"
+    shutil.copytree(installed, target)
+    package = target / "third_party"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from third_party.method import ThirdParty\nimport third_party_is_not_there_yet\n"
+    )
+    (package / "base.py").write_text(
+        'from tta_bench import Method\nclass Base(Method):\n    family = "output"\n'
+    )
+    (package / "method.py").write_text(
+        "from tta_bench import register\nfrom .base import Base\n\n"
+        '@register("third-party")\nclass ThirdParty(Base):\n    """By another package."""\n\n'
+        "    def score(self, window):\n        return self.model.logits(window)\n"
+    )
+    information = target / "third_party-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        "[tta_bench.methods]\nthird-party = third_party:ThirdParty\n"
+    )
+    seen = _probe(target, tmp_path)
+    assert seen["methods"].pop("third-party") == str(package / "method.py")
+    _check(seen)
+    (target / "third_party_is_not_there_yet.py").write_text("")
+    said = _isolated(LOAD, target, tmp_path).splitlines()
+    (line,) = [line for line in said if line.startswith("third-party ")]
+    assert line.split()[1:] == ["third_party", "third_party.base", "third_party.method"]
+
+
+def test_a_checkout_that_is_not_installed_knows_its_methods_and_suites(
+    sources: Path, installed: Path, tmp_path: Path
+) -> None:
+    """And takes its own where another copy is installed."""
+    for others in ((), (installed,)):
+        seen = _probe(sources, tmp_path, *others)
+        assert seen["packages"] == {
+            package: str(sources / folder / "__init__.py") for folder, package in FOLDERS.items()
+        }
+    assert seen["methods"]["none"] == str(sources / "methods" / "none.py")
+    _check(seen, common_names=True)
+    code = "import runpy, sys; sys.path[:0] = [sys.argv[1]]; sys.path += sys.argv[2:]; "
+    code += (
+        "sys.argv = ['tta-bench', 'list', 'WHAT']; runpy.run_module('tta_bench', {}, '__main__')"
+    )
+    for what, names in (("methods", METHODS), ("suites", {"quickstart", "headline"})):
+        listed = _isolated(code.replace("WHAT", what), sources, tmp_path)
+        assert all(f"\n{name} " in f"\n{listed}" for name in names)
+
+
 def test_constraints_pin_every_dependency_inside_its_range(installed: Path) -> None:
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
@@ -147,22 +203,31 @@ def test_constraints_pin_every_dependency_inside_its_range(installed: Path) -> N
             assert needed.specifier.contains(version), f"{needed} does not admit {version}"
 
 
-def _check(seen: dict) -> None:
-    assert set(seen["entry points"]) >= METHODS
-    assert set(seen["methods"]) == set(seen["entry points"]), "built-in, yet not in pyproject.toml"
-    assert seen["common names"] == []
+def _check(seen: dict, common_names: bool = False) -> None:
+    """`common_names`: a checkout itself is on the path, with its folders methods/ and suites/."""
+    assert set(seen["methods"]) >= METHODS
+    assert bool(seen["common names"]) == common_names
     assert "quickstart.yaml" in seen["suites"]
     assert seen["training recipes"]
     assert not seen["torch"], "naming the methods must not import torch"
 
 
-def _probe(target: Path, cwd: Path) -> dict:
-    return json.loads(_isolated(PROBE, target, cwd))
+def _probe(target: Path, cwd: Path, *others: Path) -> dict:
+    return json.loads(_isolated(PROBE, target, cwd, *others))
 
 
-def _isolated(code: str, target: Path, cwd: Path) -> str:
+def _isolated(code: str, target: Path, cwd: Path, *others: Path) -> str:
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    command = [sys.executable, "-I", "-S", "-c", code, str(target), *dependencies]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code,
+        str(target),
+        *map(str, others),
+        *dependencies,
+    ]
     run = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout

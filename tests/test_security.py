@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import Command
 from stored_runs import make_row, store_run
 from typer.testing import CliRunner
 
@@ -21,7 +19,7 @@ from tta_bench.documents.sources import load_documents
 from tta_bench.errors import DocumentError, ModelError, UsageError
 from tta_bench.evaluation.suite import load_suite
 from tta_bench.fetch import packages
-from tta_bench.model import load as loading
+from tta_bench.model import locate
 from tta_bench.model.load import load_model
 from tta_bench.store import create_group
 
@@ -100,17 +98,12 @@ def test_names_of_documents_do_not_steer_the_terminal(tmp_path: Path) -> None:
             assert "[red]" in done.stdout.replace("\n", ""), "markup is shown, not obeyed"
 
 
-def test_errors_quote_files_without_steering_the_terminal(tmp_path: Path) -> None:
+def test_errors_quote_files_without_steering_the_terminal(
+    tta_bench: Command, tmp_path: Path
+) -> None:
     row = {HOSTILE: 1}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "tta_bench", "eval", "--dataset", "rows.jsonl"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = tta_bench("eval", "--dataset", "rows.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "[red]name" in done.stderr
@@ -130,7 +123,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "own.txt").write_text("own")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    assert packages.fetch("pypi:thing") == folder
+    assert packages.fetch_package("pypi:thing") == folder
     return folder
 
 
@@ -146,17 +139,10 @@ def test_a_link_cannot_leave_its_package(package: Path) -> None:
         list(load_documents("pypi:thing/link.txt"))
 
 
-def test_runs_stay_in_the_folder_of_results(tmp_path: Path) -> None:
+def test_runs_stay_in_the_folder_of_results(tta_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("Some words to read, and some more words to read. " * 8)
     (tmp_path / "....yaml").write_text("datasets: text.txt\nmax_tokens: 20\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "tta_bench", "eval", "--suite", "....yaml", "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = tta_bench("eval", "--suite", "....yaml", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results").iterdir())) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["....yaml", "results", "text.txt"]
@@ -172,7 +158,7 @@ def test_runs_stay_in_the_folder_of_results(tmp_path: Path) -> None:
 def folder(tmp_path: Path) -> Path:
     """The built-in model as a folder of one's own."""
     target = tmp_path / "model"
-    shutil.copytree(loading._built_in("tiny"), target)
+    shutil.copytree(locate.built_in_folder("tiny"), target)
     return target
 
 
@@ -199,7 +185,7 @@ def test_a_model_of_the_hub_without_safetensors_is_refused(monkeypatch: pytest.M
         asked.update(options)
         raise OSError(f"{location} does not appear to have a file named model.safetensors")
 
-    monkeypatch.setattr(loading, "_hub_answers", lambda: True)
+    monkeypatch.setattr(locate, "_hub_answers", lambda: True)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: None)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(ModelError, match="a pickle can run code"):

@@ -9,11 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tta_bench.checkout import find_folders
+from tta_bench.version import __version__
+
+find_folders()
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
     from tta_bench.contract.registry import register
+    from tta_bench.documents import load_documents
     from tta_bench.errors import BenchError, MethodError, UsageError
     from tta_bench.heads.slow_weights import SlowWeights
     from tta_bench.model.compilation import compiled
@@ -36,6 +40,7 @@ _HOME = {
     "UsageError": "errors",
     "Window": "model.window",
     "compiled": "model.compilation",
+    "load_documents": "documents",
     "load_results": "store.frame",
     "register": "contract.registry",
 }
@@ -52,7 +57,9 @@ __all__ = [
     "StepShape",
     "UsageError",
     "Window",
+    "__version__",
     "compiled",
+    "load_documents",
     "load_results",
     "register",
 ]

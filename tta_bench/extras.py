@@ -1,20 +1,33 @@
-"""The packages that a report needs beyond those of tta-bench itself."""
+"""Optional packages: checked before the work that needs them begins."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from tta_bench.errors import UsageError
 
 
-def require(*modules: str) -> None:
-    """Asks for packages before the work begins.
+def require(*modules: str, extra: str, what: str) -> None:
+    """Checks that optional packages are installed.
+
+    Args:
+        modules: the packages, by the names under which they are imported.
+        extra: the extra of tta-bench that brings them.
+        what: what needs them, as the subject of the error's sentence, such as `the report`.
 
     Raises:
-        UsageError: one is not installed.
+        UsageError: at least one is missing; the message says how to install the extra.
     """
-    for module in modules:
-        if find_spec(module) is None:
-            raise UsageError(
-                f"the report needs the package {module}; run pip install 'tta-bench[report]'."
-            )
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        names = f"package{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+        raise UsageError(f"{what} needs the {names}; run {install_command(extra)}.")
+
+
+def install_command(extra: str) -> str:
+    """The `pip` command that adds an extra; in a checkout it keeps the installation editable."""
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f"`pip install -e '.[{extra}]'` in the checkout"
+    return f"`pip install 'tta-bench[{extra}]'`"

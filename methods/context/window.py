@@ -91,9 +91,9 @@ class WiderWindow(Method):
 
     def flops(self, shape: StepShape) -> float:
         if self.params.context == 0:
-            return self.model.cost.forward(shape)
+            return self.cost.forward(shape)
         context = min(self.params.context, shape.start)
-        return self.model.cost.forward(StepShape(context + shape.scored, shape.scored, 0))
+        return self.cost.forward(StepShape(context + shape.scored, shape.scored, 0))
 
 
 def capturing(tensor: Tensor) -> bool:

@@ -3,12 +3,14 @@
 The document so far is a memory of pairs (hidden state h_i, the token y_i that followed it).
 At position t, with l = weight and theta = flatness,
 
-    p(y) = (1 - l) p_LM(y) + l p_cache(y)
+    p(y) = (1 - l) p_below(y) + l p_cache(y)
     p_cache(y) ~ sum over i < t with y_i = y of exp(theta h_t . h_i)
 
 over the last `window` pairs. Hidden states are L2-normalised, so that one theta serves models of
 any width and scale (the paper's LSTM states are used as they are). y_i is read before position t
-for every i < t, so the mask inside a chunk is strict. With an empty memory p = p_LM.
+for every i < t, so the mask inside a chunk is strict. With an empty memory
+p = p_below. Hidden states and p_below are the model's, or those of the method that the cache
+stands on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tta_bench import Method, Scores, StepShape, Window, register
+from tta_bench import Method, MethodError, Scores, StepShape, Window, register
 
 
 @register("neural-cache")
@@ -52,10 +54,14 @@ class NeuralCache(Method):
         }
 
     def score(self, window: Window) -> Scores:
-        logits = self.model.logits(window)
+        below = self.below.score(window)
         if self.params.weight == 0:
-            return logits
-        unit = torch.nn.functional.normalize(logits.hidden.float(), dim=-1)  # [B, C, d]
+            return below
+        if below.hidden is None:
+            self.model.require_split()
+            raise MethodError("neural-cache needs hidden states, and what stands below has none.")
+        hidden = below.hidden.detach().float()  # [B, C, d]
+        unit = torch.nn.functional.normalize(hidden, dim=-1)
         keys = torch.cat([self.state["keys"], unit], dim=1)  # [B, W+C, d]
         # The token after chunk position i is the chunk's input i+1; the last one's is never read.
         following = torch.cat([window.chunk_ids[:, 1:], window.chunk_ids[:, :1]], dim=1)
@@ -71,7 +77,7 @@ class NeuralCache(Method):
         known = (self.state["filled"][:, None] + column.T > 0)[..., None]  # [B, C, 1]
         shares = torch.where(known, shares, 0.0)  # an empty memory gives NaN shares
         self._keys = keys
-        return _Mixture(logits, shares, tokens, known, self.params.weight)
+        return _Mixture(below, shares, tokens, known, self.params.weight)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         if self.params.weight == 0:
@@ -87,30 +93,29 @@ class NeuralCache(Method):
         self.state["tokens"].copy_(held.gather(1, index))
         self.state["filled"].add_(window.scored).clamp_(max=self.params.window)
 
-    def flops(self, shape: StepShape) -> float:
+    def flops(self, shape: StepShape) -> float | None:
         if self.params.weight == 0:
-            return self.model.cost.forward(shape)
+            return self.below.flops(shape)
         pairs = self.params.window + shape.scored
-        return self.model.cost.forward(shape) + 2 * self.model.hidden_size * pairs * shape.scored
+        return self.below.flops(shape, 2 * self.model.hidden_size * pairs * shape.scored)
 
 
 class _Mixture(Scores):
-    """log((1 - l) p_LM + l p_cache), normalised; p_LM alone where the memory is empty."""
+    """log((1 - l) p_below + l p_cache), normalised; p_below alone where the memory is empty."""
 
     normalised = True
 
-    def __init__(
-        self, logits: Scores, shares: Tensor, tokens: Tensor, known: Tensor, weight: float
-    ):
-        super().__init__(*logits.shape)
-        self.logits = logits
+    def __init__(self, below: Scores, shares: Tensor, tokens: Tensor, known: Tensor, weight: float):
+        super().__init__(*below.shape)
+        self.below = below
+        self.hidden = below.hidden
         self.shares = shares  # [B, C, W+C], each row sums to one, or to zero
         self.tokens = tokens  # [B, W+C]
         self.known = known  # [B, C, 1]
         self.weight = weight
 
     def rows(self, start: int, stop: int) -> Tensor:
-        model = torch.log_softmax(self.logits.rows(start, stop).float(), dim=-1)
+        model = torch.log_softmax(self.below.rows(start, stop).float(), dim=-1)
         shares = self.shares[:, start:stop]
         index = self.tokens[:, None, :].expand_as(shares)
         cache = torch.zeros_like(model).scatter_add_(2, index, shares)

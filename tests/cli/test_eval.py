@@ -11,22 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import in_a_process
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = "The quick brown fox jumps over the lazy dog, and the lazy dog sleeps. " * 12
-
-
-def tta_bench(*arguments, cwd, **environment):
-    """Runs the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "tta_bench", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"} | environment,
-    )
 
 
 @pytest.fixture
@@ -39,7 +28,7 @@ def texts(tmp_path):
 
 
 def test_json_is_one_object_on_the_last_line_and_the_run_is_stored(tmp_path, texts):
-    done = tta_bench(
+    done = in_a_process(
         "eval",
         "--dataset",
         texts,
@@ -83,12 +72,12 @@ def test_json_is_one_object_on_the_last_line_and_the_run_is_stored(tmp_path, tex
     vector = np.load(folder / stored[0]["nll_file"], allow_pickle=False)["nll"]
     assert vector.dtype == np.float32
     assert vector.sum(dtype=np.float64) == pytest.approx(stored[0]["nll"])
-    shown = tta_bench("show", "mine", cwd=tmp_path)
+    shown = in_a_process("show", "mine", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "neural-cache" in shown.stdout
 
 
-def test_lm_eval_protocol_on_a_jsonl_file(tmp_path):
+def test_lm_eval_protocol_on_a_jsonl_file(tta_bench, tmp_path):
     lines = [{"name": "a", "page": TEXT}, {"name": "b", "page": TEXT[:100]}]
     (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = tta_bench(
@@ -121,7 +110,7 @@ def plugin_of_the_readme():
     return block
 
 
-def test_the_plugin_of_the_readme_runs_as_it_stands(tmp_path, texts):
+def test_the_plugin_of_the_readme_runs_as_it_stands(tta_bench, tmp_path, texts):
     source = plugin_of_the_readme()
     assert len(source.strip().split("\n")) <= 15
     (tmp_path / "my_method.py").write_text(source)
@@ -155,7 +144,7 @@ def test_a_file_dropped_into_methods_is_a_method(tmp_path):
     (tmp_path / "tta_bench_methods" / "dropped.py").write_text(
         plugin_of_the_readme().replace('@register("', '@register("dropped-')
     )
-    done = tta_bench("list", "methods", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = in_a_process("list", "methods", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert "dropped-" in done.stdout, done.stderr
 
 
@@ -218,27 +207,18 @@ def bad_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_gets_one_sentence(bad_files, case, capsys, monkeypatch):
-    """In this process, through the same entry point; the exit code and streams are the user's."""
-    from tta_bench.cli import main
-    from tta_bench.contract import registry
-
+def test_bad_input_gets_one_sentence(tta_bench, bad_files, case, monkeypatch):
     arguments, words = BAD_INPUT[case]
-    monkeypatch.setattr(registry, "_plugin_files", {})
-    monkeypatch.chdir(bad_files)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(sys, "argv", ["tta-bench", "eval", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main.run()
-    error = capsys.readouterr().err
-    assert stopped.value.code not in (0, None)
-    assert words in error
-    assert [line for line in error.splitlines() if line.startswith("Error: ")]
-    assert "Traceback" not in error
+    done = tta_bench("eval", *arguments, cwd=bad_files)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in done.stderr
     assert not list(bad_files.glob("results/*/*/summary.json"))
 
 
-def test_a_wrong_option_is_explained(tmp_path):
+def test_a_wrong_option_is_explained(tta_bench, tmp_path):
     done = tta_bench("eval", "--chunks", 3, cwd=tmp_path)
     assert done.returncode == 2
     assert "--chunk" in done.stderr
@@ -262,7 +242,9 @@ def failing_plugin(folder, body):
     ],
     ids=["oom", "nan", "error", "exit"],
 )
-def test_a_failing_method_is_a_row_and_the_next_still_runs(tmp_path, texts, body, status, words):
+def test_a_failing_method_is_a_row_and_the_next_still_runs(
+    tta_bench, tmp_path, texts, body, status, words
+):
     failing_plugin(tmp_path, body)
     done = tta_bench(
         "eval",
@@ -310,7 +292,7 @@ class Vandal(Method):
 """
 
 
-def test_a_method_that_peeks_is_shown_but_never_ranked(tmp_path, texts):
+def test_a_method_that_peeks_is_shown_but_never_ranked(tta_bench, tmp_path, texts):
     (tmp_path / "cheat.py").write_text(CHEAT)
     done = tta_bench(
         "eval",
@@ -335,7 +317,7 @@ def test_a_method_that_peeks_is_shown_but_never_ranked(tmp_path, texts):
     assert cheat["flops_x_none"] == pytest.approx(1.0, rel=1e-3)  # no formula, none's own work
 
 
-def test_a_method_that_changes_the_shared_weights_ends_everything(tmp_path, texts):
+def test_a_method_that_changes_the_shared_weights_ends_everything(tta_bench, tmp_path, texts):
     (tmp_path / "vandal.py").write_text(VANDAL)
     done = tta_bench(
         "eval",
@@ -358,7 +340,7 @@ def test_a_method_that_changes_the_shared_weights_ends_everything(tmp_path, text
     assert not list(tmp_path.glob("results/mine/none-*/summary.json"))
 
 
-def test_every_dataset_is_opened_before_the_first_is_read(tmp_path, texts):
+def test_every_dataset_is_opened_before_the_first_is_read(tta_bench, tmp_path, texts):
     done = tta_bench(
         "eval",
         "--dataset",
@@ -376,7 +358,7 @@ def test_every_dataset_is_opened_before_the_first_is_read(tmp_path, texts):
     assert not (tmp_path / "results").exists()
 
 
-def test_statistics_of_the_evaluated_text_are_refused(tmp_path, texts):
+def test_statistics_of_the_evaluated_text_are_refused(tta_bench, tmp_path, texts):
     done = tta_bench(
         "eval",
         "--dataset",
@@ -421,7 +403,8 @@ def test_the_front_door_does_not_load_pytorch():
         "from typer.testing import CliRunner\n"
         "from tta_bench.cli.main import app\n"
         "run = CliRunner().invoke\n"
-        "for words in (['--help'], ['eval', '--help'], ['list', 'methods'], ['list', 'models'],\n"
+        "for words in (['--help'], ['eval', '--help'], ['plan', '--help'], ['speed', '--help'],\n"
+        "              ['train', '--help'], ['list', 'methods'], ['list', 'models'],\n"
         "              ['list', 'suites'], ['list', 'datasets']):\n"
         "    assert run(app, words).exit_code == 0, words\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy'}\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import make_method, random_document, run_method
 from stored_runs import store_run
+from tiny import make_method, random_document, run_method
 from typer.testing import CliRunner
 
 from tta_bench.cli import list as list_command
@@ -69,6 +69,8 @@ def test_methods_show_their_parameters() -> None:
     }
     text = output("list", "methods", "--verbose")
     assert "window=2048" in text
+    assert "targets=[mlp]" in text
+    assert "lr=none" in text
     assert "pairs remembered" in text
 
 

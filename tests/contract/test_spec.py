@@ -40,7 +40,7 @@ def test_none_stands_for_an_optional_value():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("m:learning=3", "has no parameter 'learning'; its parameters: lr"),
+        ("m:learning=3", "there is no parameter 'learning'; parameters: lr"),
         ("m:step=3", "did you mean 'steps'"),
         ("m:lr=fast", "must be a number, not 'fast'"),
         ("m:steps=1.5", "must be a whole number"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB, make_method, tiny_model
+from tiny import FAMILIES, VOCAB, make_method, tiny_model
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import register_flop_formula
@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 from tta_bench import Method, StepShape
 from tta_bench.cost.counter import _FORMULAS, count_flops
 from tta_bench.cost.flop_report import FlopReport
+from tta_bench.cost.model_flops import ModelCost
 from tta_bench.engine.flop_check import check_flops, measure_step
 from tta_bench.errors import ModelError
 from tta_bench.model.language_model import LanguageModel
@@ -90,9 +91,11 @@ def counted(model, shape, names=()):
 @pytest.mark.parametrize(("family", "attention"), KERNELS)
 def test_forward_formula_equals_the_counter(family, attention):
     model = model_of(family, attention)
-    assert model.cost.by_formula
+    assert ModelCost(model).by_formula
     for shape in (PLAIN, CONTEXT, CACHE):
-        assert model.cost.forward(shape) == pytest.approx(counted(model, shape)[0], rel=ROTARY)
+        assert ModelCost(model).forward(shape) == pytest.approx(
+            counted(model, shape)[0], rel=ROTARY
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,7 +103,7 @@ def test_backward_formula_equals_the_counter_for_every_subset(family):
     model = model_of(family)
     for name, trainable in subsets(model).items():
         shape = CACHE if name in ("mlp", "norms", "last two layers") else CONTEXT
-        formula = model.cost.backward(shape, trainable)
+        formula = ModelCost(model).backward(shape, trainable)
         assert formula == pytest.approx(counted(model, shape, trainable)[1], rel=ROTARY), name
 
 
@@ -108,19 +111,19 @@ def test_fused_attention_costs_the_same_backward(llama):
     model = model_of("llama", "sdpa")
     for name in ("all", "last mlp", "norms"):
         trainable = subsets(model)[name]
-        assert model.cost.backward(CACHE, trainable) == counted(model, CACHE, trainable)[1]
+        assert ModelCost(model).backward(CACHE, trainable) == counted(model, CACHE, trainable)[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_everything_costs_three_forward_passes(family):
-    cost = model_of(family).cost
+    cost = ModelCost(model_of(family))
     names = subsets(cost.model)["all"]
     for shape in (PLAIN, CACHE):
         assert cost.forward(shape) + cost.backward(shape, names) == 3 * cost.forward(shape)
 
 
 def test_nothing_trainable_costs_nothing(llama):
-    assert llama.cost.backward(PLAIN, []) == 0
+    assert ModelCost(llama).backward(PLAIN, []) == 0
 
 
 def test_published_ratios_of_a_135m_llama():
@@ -140,7 +143,7 @@ def test_published_ratios_of_a_135m_llama():
     net.tie_weights()
     for values in (*net.parameters(), *net.buffers()):
         values.data.zero_()
-    cost = LanguageModel(net, None, "135M").cost
+    cost = ModelCost(LanguageModel(net, None, "135M"))
     names = [name for name, _ in net.named_parameters()]
 
     def of_layers(first, last, part=""):
@@ -166,9 +169,9 @@ def test_published_ratios_of_a_135m_llama():
 
 def test_unknown_parameters_and_modules_are_named(llama):
     with pytest.raises(ModelError, match="no such parameter"):
-        llama.cost.backward(PLAIN, ["model.nothing.weight"])
+        ModelCost(llama).backward(PLAIN, ["model.nothing.weight"])
     with pytest.raises(ModelError, match="nothing"):
-        llama.cost.lora(PLAIN, 2, ["model.nothing"])
+        ModelCost(llama).lora(PLAIN, 2, ["model.nothing"])
 
 
 def test_experts_are_counted_where_no_formula_holds():
@@ -188,10 +191,10 @@ def test_experts_are_counted_where_no_formula_holds():
     experts = 2 * 3 * 32 * 48
     matrices = 2 * (attention + experts + 32 * 4) + 32 * VOCAB  # the router is 32 x 4
     expected = 2 * matrices * PLAIN.inputs + 2 * 4 * 32 * PLAIN.inputs**2
-    assert not model.cost.by_formula
-    assert model.cost.forward(PLAIN) == pytest.approx(expected, rel=ROTARY)
+    assert not ModelCost(model).by_formula
+    assert ModelCost(model).forward(PLAIN) == pytest.approx(expected, rel=ROTARY)
     names = [name for name, _ in model.net.named_parameters()]
-    assert model.cost.backward(PLAIN, names) == pytest.approx(2 * expected, rel=ROTARY)
+    assert ModelCost(model).backward(PLAIN, names) == pytest.approx(2 * expected, rel=ROTARY)
 
 
 def test_a_model_that_cannot_be_split_unembeds_all_it_reads():
@@ -199,15 +202,15 @@ def test_a_model_that_cannot_be_split_unembeds_all_it_reads():
     model.split_error = "for the test"
     names = subsets(model)["all"]
     forward, backward = counted(model, CONTEXT, names)
-    assert model.cost.forward(CONTEXT) == pytest.approx(forward, rel=ROTARY)
-    assert model.cost.backward(CONTEXT, names) == pytest.approx(backward, rel=ROTARY)
+    assert ModelCost(model).forward(CONTEXT) == pytest.approx(forward, rel=ROTARY)
+    assert ModelCost(model).backward(CONTEXT, names) == pytest.approx(backward, rel=ROTARY)
 
 
 def test_tracing_leaves_the_shared_weights_alone(llama):
     before = {name: value.clone() for name, value in llama.net.named_parameters()}
-    llama.cost.backward(PLAIN, list(before))
+    ModelCost(llama).backward(PLAIN, list(before))
     with torch.inference_mode():
-        llama.cost.backward(CONTEXT, ["model.norm.weight"])
+        ModelCost(llama).backward(CONTEXT, ["model.norm.weight"])
     for name, value in llama.net.named_parameters():
         assert torch.equal(value, before[name])
         assert not value.requires_grad
@@ -374,12 +377,12 @@ class MatrixVector(Method):
         torch.mv(MATRIX, VECTOR)
 
     def flops(self, shape):
-        return self.model.cost.forward(shape)
+        return self.cost.forward(shape)
 
 
 class Declared(MatrixVector):
     def flops(self, shape):
-        return self.model.cost.forward(shape) + self.invisible_flops(shape)
+        return self.cost.forward(shape) + self.invisible_flops(shape)
 
     def invisible_flops(self, shape):
         return 2 * 40 * 40
@@ -390,7 +393,7 @@ class Wrong(Method):
         return self.model.logits(window)
 
     def flops(self, shape):
-        return 1.5 * self.model.cost.forward(shape)
+        return 1.5 * self.cost.forward(shape)
 
 
 class Plain(Method):
@@ -433,7 +436,7 @@ def test_a_wrong_formula_is_told(llama):
 def test_without_a_formula_the_count_stands_in(llama):
     report = report_of(Plain, llama)
     assert (report.analytic, report.ratio, report.agrees) == (None, None, None)
-    assert report.flops == pytest.approx(llama.cost.forward(CONTEXT), rel=ROTARY)
+    assert report.flops == pytest.approx(ModelCost(llama).forward(CONTEXT), rel=ROTARY)
 
 
 def test_what_cannot_be_counted_is_unknown(llama):

@@ -88,7 +88,7 @@ def test_configurations_of_a_card(configured: Path) -> None:
     [
         ("", r"pick one among the available configs: \['small', 'large'\]\.$"),
         (":medium", "BuilderConfig 'medium' not found. Available: "),
-        (":large:test", "write id:config:split, with one of train, validation"),
+        (":large:test", "write ID:CONFIG:SPLIT with one of train, validation"),
     ],
 )
 def test_wrong_configurations_and_splits(configured: Path, rest: str, sentence: str) -> None:
@@ -144,7 +144,9 @@ def test_no_network_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("tta_bench.documents.hub.answers", lambda address: pytest.fail("asked"))
+    monkeypatch.setattr(
+        "tta_bench.documents.hub.host_answers", lambda address: pytest.fail("asked")
+    )
     with pytest.raises(DocumentError, match="Hub cannot be reached"):
         load("owner/name")
 

@@ -123,18 +123,22 @@ def test_null_and_empty_texts_are_empty_documents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("a.txt", b"", r"no text in .*a\.txt: it is empty"),
-        ("a.jsonl", b"\n", r"no text in .*a\.jsonl: it is empty"),
-        ("a.csv", b"text\n", r"no text in .*a\.csv: it is empty"),
+        ("a.txt", b"", r"no text in .*a\.txt: every document is empty"),
+        ("a.jsonl", b"\n", r"no text in .*a\.jsonl: every document is empty"),
+        ("a.csv", b"text\n", r"no text in .*a\.csv: every document is empty"),
         ("a.txt", b"abc\0def", r"a\.txt is a binary file \(NUL at byte 3\)"),
         ("a.jsonl", b"\x00" * 10, r"a\.jsonl is a binary file \(NUL at byte 0\)"),
         ("a.txt", b"abc\xff", r"a\.txt is not UTF-8 at byte 3 \(0xff\)"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"a\.jsonl is not UTF-8 at byte 24 "),
         ("a.csv", b"text,x\n\xe9,1\n", r"a\.csv is not UTF-8 at byte 7 "),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', r"Line 3 of .*a\.jsonl is not valid JSON: "),
-        ("a.jsonl", b'["text"]\n', r"Line 1 of .*a\.jsonl holds a list, not an object"),
+        ("a.jsonl", b'["text"]\n', r"Line 1 of .*a\.jsonl is a list, not an object"),
         ("a.jsonl", b'{"text": "a"}\n{"x": 1}\n', r"Line 2 of .* has no column 'text'; it has x"),
-        ("a.jsonl", b'{"text": 3}\n', r"Line 1 of .* holds int in column 'text', not a text"),
+        (
+            "a.jsonl",
+            b'{"text": 3}\n',
+            r"Line 1 of .* has a value of type int in column 'text', not text",
+        ),
         ("a.jsonl", b'{"text": "\\ud800"}\n', r"Line 1 of .* half a surrogate pair"),
         ("a.csv", b'text,x\n"a",1\nb\n', r"Line 3 of .* has 1 fields, but the header names 2"),
         ("a.csv", b'text\n"open\n', r"Line 2 of .*a\.csv is not valid CSV"),
@@ -152,7 +156,7 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, name: str, data: bytes, sent
 
 def test_folders_and_globs_without_a_file_are_errors(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"\0")
-    with pytest.raises(DocumentError, match=r"holds no file that can be read \(\.txt \.md"):
+    with pytest.raises(DocumentError, match=r"contains no file that can be read \(\.txt \.md"):
         load(tmp_path)
     with pytest.raises(DocumentError, match="No file matches"):
         load(tmp_path / "*.txt")
@@ -211,7 +215,7 @@ def test_packages_give_their_text_files(monkeypatch: pytest.MonkeyPatch, tmp_pat
         asked.append(spec)
         return tmp_path
 
-    monkeypatch.setattr("tta_bench.fetch.packages.fetch", fetch)
+    monkeypatch.setattr("tta_bench.fetch.packages.fetch_package", fetch)
     everything = [("usr/doc/copyright", "free"), ("usr/doc/guide.pod", "=head1")]
     assert load("debian:perl-doc") == everything
     assert load("npm:@scope/book/usr/doc") == everything

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_tokenizers import byte_fallback, byte_level, byte_level_bytes, whole_text_bytes
 from transformers import ByT5Tokenizer
 
-from tta_bench.documents.truncate import cut_to_characters
+from tta_bench.documents.truncate import truncate_at_character
 from tta_bench.errors import DocumentError
 
 
@@ -28,7 +28,7 @@ def cut(tokenizer: Any, text: str, limit: int) -> tuple[np.ndarray, int, int]:
     encoding = tokenizer(text, add_special_tokens=False)
     ids = np.asarray(encoding["input_ids"], dtype=np.int32)
     offsets = encoding.encodings[0].offsets if tokenizer.is_fast else None
-    return ids, *cut_to_characters(tokenizer, text, ids, offsets, limit)
+    return ids, *truncate_at_character(tokenizer, text, ids, offsets, limit)
 
 
 ODD = "aé日😀\u0301\u200d\ufffd\u3000\u00a0\ufeff\U0010ffff\0 \t\r\n<s>"
@@ -89,4 +89,4 @@ def test_a_tokenizer_that_cannot_account_for_its_bytes_says_so() -> None:
             return "?" * len(ids)
 
     with pytest.raises(DocumentError, match="leave out --max-tokens"):
-        cut_to_characters(Lossy(), "abcdefgh" * 9, np.arange(40, dtype=np.int32), None, 20)
+        truncate_at_character(Lossy(), "abcdefgh" * 9, np.arange(40, dtype=np.int32), None, 20)

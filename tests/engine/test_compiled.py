@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PREFIX, VOCAB, make_method, random_document, tiny_model
+from tiny import FAMILIES, PREFIX, VOCAB, make_method, random_document, tiny_model
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -312,7 +312,7 @@ def test_a_wrong_word_gets_one_sentence(word):
 @pytest.fixture
 def _unprobed(monkeypatch):
     """Probes of validity take time, and compile nothing."""
-    monkeypatch.setattr("tta_bench.evaluation.setting._validity", lambda choice: (True, []))
+    monkeypatch.setattr("tta_bench.evaluation.run._validity", lambda choice: (True, []))
 
 
 def evaluate(home, *words: str):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
+from tiny import PREFIX, VOCAB, make_method, random_document, run_method, tiny_model
 
 from tta_bench import LaneScores, Method, Scores, StepShape, Window
 from tta_bench.cost.memory import PeakMemory
@@ -79,19 +79,17 @@ def test_lanes_with_weights_of_their_own_are_strangers(llama, documents, subset,
             np.testing.assert_allclose(reordered[key], losses, atol=1e-5)
 
 
-ONE_SHAPE = [*METHODS, "window"]
+FIXED = [(name, mode) for name in METHODS for mode in ("none", "recompute", "cache")]
+FIXED.append(("window", "none"))  # it provides its own context
 
 
-@pytest.mark.parametrize("name", ONE_SHAPE)
-@pytest.mark.parametrize("mode", ["none", "recompute", "cache"])
+@pytest.mark.parametrize(("name", "mode"), FIXED)
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_windows_of_one_shape_give_the_same_numbers(llama, documents, name, mode, lanes):
     """Chunks of 64: documents that end in mid chunk, and all but one are shorter than a chunk.
 
     Windows of a compiled run have one shape; without a warm-up nothing is compiled yet.
     """
-    if name == "window" and mode != "none":
-        pytest.skip("it provides its own context")
     for chunk in (16, 64):
         protocol = Protocol(chunk=chunk, context=16 * (mode != "none"), context_mode=mode)
         params = {"context": 24} if name == "window" else {}

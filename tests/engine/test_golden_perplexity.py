@@ -3,98 +3,107 @@
 The model is SmolLM2-135M, which `make test` fetches before the tests start.
 """
 
+from __future__ import annotations
+
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from conftest import run_method
+from golden import golden
+from tiny import make_method
 
-from tta_bench.contract.registry import load
-from tta_bench.contract.spec import build
+from tta_bench import LanguageModel
 from tta_bench.documents import TokenizedDocument
+from tta_bench.engine.loop import Engine
 from tta_bench.engine.protocol import Protocol
-from tta_bench.model.load import load_model, prefix_id
+from tta_bench.model.load import load_model
+from tta_bench.model.prefix import prefix_id
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
-TOKENS = json.loads((GOLDEN / "token_ids.json").read_text())
-REFERENCE = json.loads((GOLDEN / "reference.json").read_text())
 NATS_PER_DOCUMENT = 5e-4
 PERPLEXITY = 3e-4
 
 
+def cases(tool: str) -> list[Any]:
+    """Every case of a tool in the reference files: the file, the sizes in its name, its numbers."""
+    found = []
+    for parameter in golden("perplexity", "reference*.json"):
+        (file,) = parameter.values
+        if file is None:
+            found.append(pytest.param(None, (), {}, id=parameter.id, marks=parameter.marks))
+            continue
+        for name, entry in json.loads(file.read_text(encoding="utf-8")).items():
+            if not name.startswith(tool):
+                continue
+            for case, numbers in entry.items():
+                sizes = tuple(int(size) for size in re.findall(r"\d+", case))
+                found.append(pytest.param(file, sizes, numbers, id=f"{file.stem}-{case}"))
+    return found
+
+
 @pytest.fixture(scope="module")
-def smollm2():
-    torch.set_num_threads(2)
-    yield load_model("smollm2-135m", "float32", "cpu")
-    torch.set_num_threads(1)
+def smollm2() -> LanguageModel:
+    return load_model("smollm2-135m", "float32", "cpu")
 
 
-def losses(model, documents, protocol):
-    cls = load("none")
-    method = cls(model, build(cls.Params, {}, "none"), 1)
-    found = run_method(
-        method,
-        [TokenizedDocument(k, np.array(v, dtype=np.int32), 0, 0, k) for k, v in documents.items()],
-        protocol,
-    )
-    return {key: nll.sum(dtype=np.float64) for key, nll in found.items()}, found
+def losses(model: LanguageModel, file: Path, protocol: Protocol, concat: bool = False) -> Any:
+    """Losses by document of the token ids beside the file, or of all of them as one document."""
+    ids = json.loads((file.parent / "token_ids.json").read_text(encoding="utf-8"))
+    if concat:
+        ids = {"concat": [token for document in ids.values() for token in document]}
+    documents = [TokenizedDocument(k, np.array(v, np.int32), 0, 0, k) for k, v in ids.items()]
+    prefix = prefix_id("auto", model.tokenizer, model.vocab_size)
+    assert prefix == 1, "the prefix token of lm-eval"
+    engine = Engine(make_method(model, "none"), protocol, prefix, debug=True)
+    return {result.document.key: result.nll for result in engine.run(documents)}
 
 
-def test_lm_eval(smollm2):
-    assert prefix_id("auto", smollm2.tokenizer, smollm2.vocab_size) == 1
-    reference = REFERENCE["lm-eval 0.4.13 loglikelihood_rolling, prefix token id 1"]
-    sums, found = losses(smollm2, TOKENS, Protocol("lm-eval", window=512))
-    expected = reference["max_length 512"]["docs"]
-    for key, document in expected.items():
+@pytest.mark.parametrize(("file", "sizes", "numbers"), cases("lm-eval"))
+def test_lm_eval(
+    smollm2: LanguageModel, file: Path, sizes: tuple[int], numbers: dict[str, Any]
+) -> None:
+    found = losses(smollm2, file, Protocol("lm-eval", window=sizes[0]))
+    assert set(found) == set(numbers["docs"])
+    for key, document in numbers["docs"].items():
         assert len(found[key]) == document["tokens"]
-        assert sums[key] == pytest.approx(-document["ll"], abs=NATS_PER_DOCUMENT)
-    perplexity = math.exp(sum(sums.values()) / 5233)
-    assert perplexity == pytest.approx(reference["max_length 512"]["token_ppl"], abs=1e-5)
+        assert found[key].sum(dtype=np.float64) == pytest.approx(
+            -document["ll"], abs=NATS_PER_DOCUMENT
+        )
+    mean = sum(nll.sum(dtype=np.float64) for nll in found.values()) / numbers["tokens"]
+    assert math.exp(mean) == pytest.approx(numbers["token_ppl"], abs=1e-5)
 
 
-def test_lm_eval_with_a_long_window(smollm2):
-    reference = REFERENCE["lm-eval 0.4.13 loglikelihood_rolling, prefix token id 1"]
-    key = "art1_full"  # the one document here that overlaps windows of 1024
-    sums, _ = losses(smollm2, {key: TOKENS[key]}, Protocol("lm-eval", window=1024))
-    expected = reference["max_length 1024"]["docs"][key]["ll"]
-    assert sums[key] == pytest.approx(-expected, abs=NATS_PER_DOCUMENT)
+def agrees(losses: np.ndarray, perplexity: float, count: int) -> None:
+    assert len(losses) == count
+    found = math.exp(losses.sum(dtype=np.float64) / count)
+    assert found == pytest.approx(perplexity, abs=PERPLEXITY)
 
 
-CONCATENATED = {"concat": [token for ids in TOKENS.values() for token in ids]}
+@pytest.mark.parametrize(("file", "sizes", "numbers"), cases("llama-perplexity"))
+def test_llama_cpp(
+    smollm2: LanguageModel, file: Path, sizes: tuple[int], numbers: dict[str, Any]
+) -> None:
+    found = losses(smollm2, file, Protocol("llama.cpp", window=sizes[0]), concat=True)
+    agrees(found["concat"], numbers["ppl"], numbers["scored"])
 
 
-@pytest.mark.parametrize(
-    ("protocol", "tool", "case", "value", "count"),
-    [
-        (
-            Protocol("llama.cpp", window=512),
-            "llama-perplexity, F32 GGUF, KV f32, -fa off, concat.txt",
-            "-c 512",
-            "ppl",
-            "scored",
-        ),
-        (
-            Protocol("hf-guide", window=512, stride=256),
-            "Hugging Face guide, concat.txt",
-            "W512 s256",
-            "true_ppl",
-            "N_true",
-        ),
-        (
-            Protocol("krause", window=512),
-            "dynamic-eval-gpt-2 windows, no adaptation, concat.txt",
-            "block 512",
-            "ppl",
-            "n",
-        ),
-    ],
-    ids=["llama.cpp", "hf-guide", "krause"],
-)
-def test_other_tools(smollm2, protocol, tool, case, value, count):
-    sums, found = losses(smollm2, CONCATENATED, protocol)
-    assert len(found["concat"]) == REFERENCE[tool][case][count]
-    perplexity = math.exp(sums["concat"] / len(found["concat"]))
-    assert perplexity == pytest.approx(REFERENCE[tool][case][value], abs=PERPLEXITY)
+@pytest.mark.parametrize(("file", "sizes", "numbers"), cases("Hugging Face guide"))
+def test_the_guide_of_hugging_face(
+    smollm2: LanguageModel, file: Path, sizes: tuple[int, int], numbers: dict[str, Any]
+) -> None:
+    window, stride = sizes
+    protocol = Protocol("hf-guide", window=window, stride=stride)
+    found = losses(smollm2, file, protocol, concat=True)
+    # Where windows overlap, the guide's own figure weighs some tokens twice.
+    agrees(found["concat"], numbers["true_ppl"], numbers.get("N_true", numbers.get("N")))
+
+
+@pytest.mark.parametrize(("file", "sizes", "numbers"), cases("dynamic-eval"))
+def test_krause(
+    smollm2: LanguageModel, file: Path, sizes: tuple[int], numbers: dict[str, Any]
+) -> None:
+    found = losses(smollm2, file, Protocol("krause", window=sizes[0]), concat=True)
+    agrees(found["concat"], numbers["ppl"], numbers["n"])

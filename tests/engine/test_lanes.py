@@ -19,9 +19,11 @@ from tta_bench.contract.choice import MethodChoice
 from tta_bench.engine.lanes import MOST_LANES, SHARE, asked_lanes, lanes_that_fit, measured_lanes
 from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import UsageError
-from tta_bench.evaluation.execute import open_cell
+from tta_bench.evaluation.manifest import run_manifest
+from tta_bench.evaluation.plan import setting_specs
 from tta_bench.evaluation.progress import Progress
-from tta_bench.evaluation.setting import Cell
+from tta_bench.evaluation.run import run_method
+from tta_bench.evaluation.setting import Setting, open_setting
 from tta_bench.evaluation.suite import Suite
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model
@@ -227,26 +229,31 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unprobed() -> Iterator[None]:
     """Hungry methods fail the probes, and the probes take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tta_bench.evaluation.setting._validity", lambda choice: (True, []))
+        patch.setattr("tta_bench.evaluation.run._validity", lambda choice: (True, []))
         yield
 
 
-def make_cell(tiny: LanguageModel, texts: Path, lanes: str, **protocol: Any) -> Cell:
+def make_setting(tiny: LanguageModel, texts: Path, lanes: str, **protocol: Any) -> Setting:
     suite = Suite(datasets=[str(texts)], protocol={"chunk": 32} | protocol, lanes=lanes)
-    return open_cell(suite, tiny, str(texts))
+    (spec,) = setting_specs(suite)
+    return open_setting(spec, tiny)
 
 
-def run_cell(
-    cell: Cell, group: Path, cls: type[Method] = Method, debug: bool = False, name: str = "none"
+def run_in(
+    setting: Setting,
+    group: Path,
+    cls: type[Method] = Method,
+    debug: bool = False,
+    name: str = "none",
 ) -> tuple[Run, str]:
     """The stored run, and what the user was told."""
     told = Console(file=io.StringIO(), width=200)
     choice = MethodChoice(name, cls, cls.Params())
     with (
         Progress(console=told) as progress,
-        RunWriter.resume(group, cell.manifest(choice)) as writer,
+        RunWriter.resume(group, run_manifest(setting, choice)) as writer,
     ):
-        cell.run(choice, writer, progress, debug)
+        run_method(setting, choice, writer, progress, debug)
     assert isinstance(told.file, io.StringIO)
     return load_run(writer.path), told.file.getvalue()
 
@@ -261,7 +268,7 @@ def alone(
     tiny: LanguageModel, texts: Path, unprobed: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
     group = tmp_path_factory.mktemp("alone")
-    return run_cell(make_cell(tiny, texts, "1"), group, hungry())[0]
+    return run_in(make_setting(tiny, texts, "1"), group, hungry())[0]
 
 
 def assert_same(run: Run, other: Run) -> None:
@@ -295,7 +302,7 @@ def test_fewer_lanes_go_on(
     debug: bool,
 ) -> None:
     cls = hungry(after=after, error=error)
-    run, told = run_cell(make_cell(tiny, texts, "5"), tmp_path / "few", cls, debug)
+    run, told = run_in(make_setting(tiny, texts, "5"), tmp_path / "few", cls, debug)
     assert_same(run, alone)
     assert "memory ran out with 5 lanes; it goes on with 2." in told
     assert told.count("memory ran out") == 1
@@ -309,7 +316,7 @@ def test_fewer_lanes_go_on(
 def test_lanes_are_halved_until_they_fit(
     tiny: LanguageModel, texts: Path, tmp_path: Path, alone: Run
 ) -> None:
-    run, told = run_cell(make_cell(tiny, texts, "99"), tmp_path / "few", hungry(after=2))
+    run, told = run_in(make_setting(tiny, texts, "99"), tmp_path / "few", hungry(after=2))
     assert_same(run, alone)
     assert "with 6 lanes; it goes on with 3." in told
     assert "with 3 lanes; it goes on with 1." in told
@@ -319,7 +326,7 @@ def test_lanes_are_halved_until_they_fit(
 def test_one_lane_too_many_is_a_row(tiny: LanguageModel, texts: Path, tmp_path: Path) -> None:
     for after, rows in ((0, 1), (2, 1)):
         cls = hungry(most=0, after=after)
-        run, told = run_cell(make_cell(tiny, texts, "2"), tmp_path / str(after), cls)
+        run, told = run_in(make_setting(tiny, texts, "2"), tmp_path / str(after), cls)
         assert (run.status, run.summary.get("lanes", 1)) == ("oom", 1)
         assert [row.status for row in run.rows] == ["oom"] * rows
         assert "with 2 lanes; it goes on with 1." in told
@@ -339,7 +346,7 @@ def test_documents_that_ended_stay_and_cost_what_they_did(
         ),
     )
     cls = hungry(after=LATE)
-    run, _ = run_cell(make_cell(tiny, texts, "5"), tmp_path / "few", cls)
+    run, _ = run_in(make_setting(tiny, texts, "5"), tmp_path / "few", cls)
     tokens, nll = (sum(column) for column in zip(*shown, strict=True))
     assert tokens == sum(row.tokens for row in run.rows)  # what was thrown away is taken back
     assert nll == pytest.approx(sum(row.nll or 0.0 for row in run.rows))
@@ -362,26 +369,26 @@ def order_of(run: Run) -> list[int]:
 def test_the_longest_are_read_first_by_several_lanes(
     tiny: LanguageModel, texts: Path, tmp_path: Path
 ) -> None:
-    cell = make_cell(tiny, texts, "6")
-    lengths = cell.documents.lengths.tolist()
-    assert lengths == [len(document.token_ids) for document in cell.documents]
-    run, _ = run_cell(cell, tmp_path / "six", hungry(most=6))
+    setting = make_setting(tiny, texts, "6")
+    lengths = setting.documents.lengths.tolist()
+    assert lengths == [len(document.token_ids) for document in setting.documents]
+    run, _ = run_in(setting, tmp_path / "six", hungry(most=6))
     assert [lengths[index] for index in order_of(run)] == sorted(lengths)
-    run, _ = run_cell(make_cell(tiny, texts, "1"), tmp_path / "one", hungry())
+    run, _ = run_in(make_setting(tiny, texts, "1"), tmp_path / "one", hungry())
     assert order_of(run) == list(range(6))
-    never = make_cell(tiny, texts, "auto", reset="never")
-    assert order_of(run_cell(never, tmp_path / "never", hungry())[0]) == list(range(6))
+    never = make_setting(tiny, texts, "auto", reset="never")
+    assert order_of(run_in(never, tmp_path / "never", hungry())[0]) == list(range(6))
 
 
 def test_a_run_is_taken_up_with_other_lanes(
     tiny: LanguageModel, texts: Path, tmp_path: Path, alone: Run
 ) -> None:
     group = tmp_path / "cut"
-    run, _ = run_cell(make_cell(tiny, texts, "3"), group, hungry(most=3))
+    run, _ = run_in(make_setting(tiny, texts, "3"), group, hungry(most=3))
     rows = run.path / "rows.jsonl"
     rows.write_bytes(b"".join(rows.read_bytes().splitlines(keepends=True)[:2]))
     (run.path / "summary.json").unlink()
-    run, told = run_cell(make_cell(tiny, texts, "4"), group, hungry())
+    run, told = run_in(make_setting(tiny, texts, "4"), group, hungry())
     assert "2 of 6 documents are kept" in told
     assert_same(run, alone)
     assert [session["lanes"] for session in run.sessions] == [3, 2]
@@ -407,14 +414,14 @@ def test_each_method_gets_as_many_lanes_as_fit(
             meter.hold(250 * self.lanes)
             return self.model.logits(window)
 
-    cell = make_cell(tiny, texts, "auto")
-    cell.lanes = None  # as on a GPU
-    run, _ = run_cell(cell, tmp_path / "auto", Holding)
+    setting = make_setting(tiny, texts, "auto")
+    setting.lanes = None  # as on a GPU
+    run, _ = run_in(setting, tmp_path / "auto", Holding)
     assert_same(run, alone)
     assert (run.manifest["lanes"], run.lanes) == (None, 3)
     assert run.manifest["config"]["lanes"] == "auto"
-    light, _ = run_cell(cell, tmp_path / "light", hungry(most=6))
+    light, _ = run_in(setting, tmp_path / "light", hungry(most=6))
     assert light.lanes == 6  # it needs nothing that the meter saw
     failing = hungry(error=ValueError, most=0)
-    broken, _ = run_cell(cell, tmp_path / "broken", failing)
+    broken, _ = run_in(setting, tmp_path / "broken", failing)
     assert (broken.status, [row.status for row in broken.rows]) == ("error", ["error"])

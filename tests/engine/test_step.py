@@ -11,7 +11,7 @@ import cheats
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, VOCAB, make_method, run_method
+from tiny import PREFIX, VOCAB, make_method, run_method
 from torch import Tensor
 
 from tta_bench import Method, Scores, StepShape, Window

@@ -184,9 +184,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(3):
         (folder / f"texts/{index}.txt").write_text(f"Number {index}. {TEXT}")
     (folder / "plugin.py").write_text(PLUGIN)
-    from tta_bench.model.load import _built_in
+    from tta_bench.model.locate import built_in_folder
 
-    shutil.copytree(_built_in("tiny"), folder / "model")
+    shutil.copytree(built_in_folder("tiny"), folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         from tta_bench.contract.registry import add_plugin

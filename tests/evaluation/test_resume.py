@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stored_runs
 from stored_runs import COSTS, make_losses, make_manifest, make_row, store_run
 from typer.testing import CliRunner
 
@@ -53,7 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load_run(work(tmp_path_factory.mktemp("undisturbed")))
 
 
-HERE = os.pathsep.join(map(str, Path(__file__).parents[:2]))
+HERE = os.pathsep.join([str(Path(__file__).parent), str(Path(stored_runs.__file__).parent)])
 """Where a process of its own finds this file and what the tests share."""
 
 # Killed
@@ -436,8 +437,8 @@ def test_eval_that_was_killed_is_taken_up_by_the_same_command(tmp_path: Path) ->
 def test_the_default_suite_finds_its_runs_again_and_not_the_published_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tta_bench.cli import eval as command
     from tta_bench.cli.main import app
+    from tta_bench.evaluation.suite import DEFAULT_SUITE
 
     calls = []
 
@@ -447,7 +448,7 @@ def test_the_default_suite_finds_its_runs_again_and_not_the_published_ones(
 
     monkeypatch.setattr("tta_bench.evaluation.execute.run_suite", run_suite)
     monkeypatch.chdir(tmp_path)
-    assert command.DEFAULT_SUITE == "quickstart"
+    assert DEFAULT_SUITE == "quickstart"
     Path("My Suite.yaml").write_text("datasets: builtin:pydoc\n")
     for words in ([], ["--suite", "My Suite.yaml"], ["--dataset", "x", "--rerun", "failed"]):
         assert CliRunner().invoke(app, ["eval", *words]).exit_code == 0

@@ -1,6 +1,4 @@
-"""Packages as a source of texts and weights: fetched once, unpacked safely, every failure one
-sentence.
-"""
+"""Packages are fetched once and unpacked safely, and every failure is one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tta_bench.errors import DocumentError
-from tta_bench.fetch import packages
+from tta_bench.fetch import archives, packages
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +25,10 @@ def cache(tmp_path, monkeypatch):
 
 
 def client(monkeypatch, archives: dict[str, bytes], returncode: int = 0, stderr: str = ""):
-    """Stands in for apt-get, npm and pip: leaves ``archives`` in the folder it is run in; returns
-    the commands it was given.
+    """Replaces apt-get, npm and pip by one that leaves `archives` in its working folder.
+
+    Returns:
+        The commands that it is given, a list that grows.
     """
     calls: list[list[str]] = []
 
@@ -63,13 +63,13 @@ def tarred(members: dict[str, bytes]) -> bytes:
 def test_wheel_is_fetched_once_and_recorded(monkeypatch):
     wheel = zipped({"demo/a.py": b"x = 1\n", "demo/b.txt.gz": gzip.compress(b"hello\n")})
     calls = client(monkeypatch, {"demo-1.2-py3-none-any.whl": wheel})
-    folder = packages.fetch("pypi:demo")
-    assert packages.fetch("pypi:demo") == folder
+    folder = packages.fetch_package("pypi:demo")
+    assert packages.fetch_package("pypi:demo") == folder
     assert len(calls) == 1
     assert calls[0] == [sys.executable, "-m", "pip", "download", "--no-deps", "demo"]
-    assert [p.name for p in packages.regular_files(folder)] == ["a.py", "b.txt"]
+    assert [p.name for p in archives.regular_files(folder)] == ["a.py", "b.txt"]
     assert (folder / "demo" / "b.txt").read_text() == "hello\n"
-    record = packages.record("pypi:demo")
+    record = packages.package_record("pypi:demo")
     assert (record.name, record.version) == ("demo", "1.2")
     assert record.sha256 == hashlib.sha256(wheel).hexdigest()
     assert record.archive_bytes == len(wheel)
@@ -78,12 +78,12 @@ def test_wheel_is_fetched_once_and_recorded(monkeypatch):
 def test_npm_version_comes_from_the_package(monkeypatch):
     archive = tarred({"package/package.json": json.dumps({"version": "3.0.1"}).encode()})
     client(monkeypatch, {"scope-books-3.0.1.tgz": archive})
-    assert packages.record("npm:@scope/books").version == "3.0.1"
+    assert packages.package_record("npm:@scope/books").version == "3.0.1"
 
 
 def test_source_distribution(monkeypatch):
     client(monkeypatch, {"two-words-0.9.tar.gz": tarred({"two-words-0.9/x.py": b"1\n"})})
-    assert packages.record("pypi:two-words").version == "0.9"
+    assert packages.package_record("pypi:two-words").version == "0.9"
 
 
 def test_a_real_wheel_through_the_real_pip(tmp_path, monkeypatch):
@@ -102,10 +102,10 @@ def test_a_real_wheel_through_the_real_pip(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
         pytest.skip("this environment has no pip")
-    folder = packages.fetch("pypi:ttademo")
+    folder = packages.fetch_package("pypi:ttademo")
     assert (folder / "ttademo" / "text.txt").read_text() == "a text\n"
     with pytest.raises(DocumentError, match="could not fetch pypi:nosuchthing"):
-        packages.fetch("pypi:nosuchthing")
+        packages.fetch_package("pypi:nosuchthing")
 
 
 @pytest.mark.parametrize("name", ["../../evil.txt", "/tmp/evil-tta-bench.txt"])
@@ -114,14 +114,14 @@ def test_an_archive_cannot_write_outside(monkeypatch, cache, name, build):
     suffix = "1-py3-none-any.whl" if build is zipped else "1.tar.gz"
     client(monkeypatch, {f"evil-{suffix}": build({name: b"boo"})})
     with pytest.raises(DocumentError, match="outside its folder"):
-        packages.fetch("pypi:evil")
+        packages.fetch_package("pypi:evil")
     assert not list(cache.rglob("*evil*"))
 
 
 def test_a_broken_archive(monkeypatch, cache):
     client(monkeypatch, {"broken-1-py3-none-any.whl": b"not a zip"})
     with pytest.raises(DocumentError, match="cannot be unpacked"):
-        packages.fetch("pypi:broken")
+        packages.fetch_package("pypi:broken")
     assert not [p for p in cache.rglob("*") if p.is_file()]  # nothing half-done is left
 
 
@@ -129,7 +129,7 @@ def test_unknown_package_quotes_the_client_in_one_sentence(monkeypatch):
     stderr = "Reading lists...\nE: Unable to locate package nope\n"
     client(monkeypatch, {}, returncode=100, stderr=stderr)
     with pytest.raises(DocumentError) as caught:
-        packages.fetch("debian:nope")
+        packages.fetch_package("debian:nope")
     message = str(caught.value)
     assert "E: Unable to locate package nope" in message
     assert "apt-get update" in message
@@ -143,26 +143,43 @@ def test_missing_client(monkeypatch, spec, tool):
 
     monkeypatch.setattr(packages.subprocess, "run", run)
     with pytest.raises(DocumentError, match=f"needs the program '{tool}'"):
-        packages.fetch(spec)
+        packages.fetch_package(spec)
 
 
 def test_missing_pip(monkeypatch):
     client(monkeypatch, {}, returncode=1, stderr="/usr/bin/python: No module named pip\n")
     with pytest.raises(DocumentError, match="needs pip"):
-        packages.fetch("pypi:a")
+        packages.fetch_package("pypi:a")
 
 
 @pytest.mark.parametrize("spec", ["pypi:", "pypi:--index-url", "npm:../x", "gem:rails", "django"])
 def test_a_malformed_spec_reaches_no_client(monkeypatch, spec):
     calls = client(monkeypatch, {})
-    assert not packages.is_package_spec(spec)
     with pytest.raises(DocumentError, match="does not name a package"):
-        packages.fetch(spec)
+        packages.fetch_package(spec)
     assert not calls
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DocumentError, match="could not be kept"):
-        packages.fetch("pypi:a")
+    with pytest.raises(DocumentError, match="could not be stored"):
+        packages.fetch_package("pypi:a")
+
+
+def test_a_folder_that_lost_its_record_is_fetched_again(monkeypatch):
+    calls = client(monkeypatch, {"demo-1.2-py3-none-any.whl": zipped({"demo/new.txt": b"new"})})
+    folder = packages.fetch_package("pypi:demo")
+    (folder / "demo" / "new.txt").rename(folder / "demo" / "old.txt")
+    folder.with_name("demo.json").unlink()
+    assert packages.fetch_package("pypi:demo") == folder
+    assert len(calls) == 2
+    assert [path.name for path in archives.regular_files(folder)] == ["new.txt"]
+
+
+def test_a_record_without_a_folder_is_renewed(monkeypatch):
+    client(monkeypatch, {"demo-1.2-py3-none-any.whl": zipped({"demo/a.txt": b"a"})})
+    folder = packages.fetch_package("pypi:demo")
+    folder.rename(folder.with_name("moved"))
+    client(monkeypatch, {"demo-1.3-py3-none-any.whl": zipped({"demo/a.txt": b"a"})})
+    assert packages.package_record("pypi:demo").version == "1.3"

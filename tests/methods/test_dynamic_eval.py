@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PREFIX, make_method, random_document, run_method, tiny_model
+from tiny import FAMILIES, PREFIX, make_method, random_document, run_method, tiny_model
 
+from tta_bench import StepShape
 from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build
 from tta_bench.engine.protocol import Protocol
@@ -102,7 +103,7 @@ def statistics(monkeypatch, llama):
     }
     monkeypatch.setattr(
         "tta_bench_methods.parameter.dynamic_eval.method.gradient_statistics",
-        lambda model, names, dataset, blocks: ({n: squares[n] for n in names}, 1.0),
+        lambda model, names, dataset, blocks: {n: squares[n] for n in names},
     )
     return squares
 
@@ -144,13 +145,17 @@ def test_gradient_statistics_are_sums_of_squares_over_blocks(tmp_path):
     text = "def area(width, height):\n    return width * height\n\n" * 60
     (tmp_path / "a.py").write_text(text)
     name = "model.norm.weight"
-    squares, flops = gradient_statistics(model, [name], str(tmp_path), 1)
+    squares = gradient_statistics(model, [name], str(tmp_path), 1)
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][: STATISTICS_BLOCK + 1]
     net = copy.deepcopy(model.net).requires_grad_(True)
     net(torch.tensor([ids]), labels=torch.tensor([ids])).loss.backward()
     expected = net.get_parameter(name).grad.square()
     torch.testing.assert_close(squares[name], expected, rtol=1e-4, atol=1e-9)
-    assert flops > 0
+    settings = {"optimizer": "rms19", "subset": "norm", "stats": str(tmp_path), "stats_blocks": 1}
+    method = make_method(model, "dynamic-eval", **settings)
+    block = StepShape(STATISTICS_BLOCK, STATISTICS_BLOCK, 0)
+    cost = method.cost.forward(block) + method.cost.backward(block, list(method.start))
+    assert method.offline_flops == cost > 0
     with pytest.raises(UsageError, match="fewer than stats_blocks"):
         gradient_statistics(model, [name], str(tmp_path), 50)
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, make_method, random_document, tiny_model
+from tiny import PREFIX, make_method, random_document, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tta_bench import Window

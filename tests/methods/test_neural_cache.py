@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import PREFIX, make_method, random_document, run_method
+from tiny import PREFIX, make_method, random_document, run_method
 
 from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import UsageError

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import FAMILIES, VOCAB, tiny_model
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import (
@@ -418,7 +418,7 @@ def test_a_carried_cache_is_each_lanes_own(subject):
 
 def test_experts_go_lane_by_lane(experts):
     names, window = experts.names(), make_window()
-    assert "MixtralExperts has no form for many lanes at once" in experts.model.one_by_one(
+    assert "MixtralExperts has no batched form for several lanes" in experts.model.one_by_one(
         experts.names("experts")
     )
     assert experts.model.one_by_one(names) is not None

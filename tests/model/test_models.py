@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB, tiny_model
+from tiny import FAMILIES, VOCAB, tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from tta_bench import LanguageModel
 from tta_bench.errors import ModelError, UsageError
-from tta_bench.model.cache import LaneCache, LanguageModel
+from tta_bench.model.cache import LaneCache
 from tta_bench.model.load import load_model
 from tta_bench.model.window import Window
 
@@ -137,9 +138,9 @@ def test_unknown_devices_and_dtypes_get_one_sentence():
 
 
 def test_a_saved_folder_loads_with_its_hash(tmp_path):
-    from tta_bench.model.load import _built_in
+    from tta_bench.model.locate import built_in_folder
 
-    model = load_model(str(_built_in("tiny")), device="cpu")
+    model = load_model(str(built_in_folder("tiny")), device="cpu")
     assert len(model.provenance["sha256"]["model.safetensors"]) == 64
     assert not model.random_weights
 

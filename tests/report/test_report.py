@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ESCAPE, HOSTILE
+from hostile import ESCAPE, HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_runs import PROTOCOL, store_run
@@ -133,7 +133,7 @@ def test_no_sentence_names_the_folders_of_a_home(
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(group[1].path / "nll")
     content = build_report(group, reopen=refuse)
-    assert f"mine/{group[1].path.name}/nll/00000.npz is not there" in content.left_out[0]
+    assert f"mine/{group[1].path.name}/nll/00000.npz does not exist" in content.left_out[0]
     assert str(tmp_path) not in page_of(content)
 
 
@@ -220,7 +220,9 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=rf"{module}; run pip install 'tta-bench\[report\]'"):
+    with pytest.raises(
+        UsageError, match=rf"needs the package {module}; run `pip install .*report\]'`"
+    ):
         report(group[0].path.parent, *extra)
     assert not list(tmp_path.glob("*.html")), "nothing is written where not all can be"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from conftest import PREFIX, tiny_model
+from tiny import PREFIX, tiny_model
 from torch.autograd import DeviceType
 from typer.testing import CliRunner
 

@@ -17,7 +17,8 @@ from stored_runs import PROTOCOL, make_manifest
 
 import tta_bench
 from tta_bench.store import environment, manifest
-from tta_bench.store.manifest import jsonable, run_key, without_private_paths
+from tta_bench.store.jsonable import jsonable, without_private_paths
+from tta_bench.store.key import run_key
 
 
 @dataclass
@@ -161,10 +162,10 @@ def test_checkout_state_is_of_the_package_not_of_the_working_folder(
         )
         return done.stdout.strip()
 
-    file = tmp_path / "tta_bench" / "__init__.py"
-    file.parent.mkdir()
+    file = tmp_path / "tta_bench" / "store" / "environment.py"
+    file.parent.mkdir(parents=True)
     file.write_text("")
-    monkeypatch.setattr(tta_bench, "__file__", str(file))
+    monkeypatch.setattr(environment, "__file__", str(file))
     assert environment.checkout_state() == {"commit": None, "dirty": None}
     git("init", "-q")
     git("add", ".")

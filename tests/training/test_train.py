@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_method, random_document, run_method, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny import PREFIX, make_method, random_document, run_method, tiny_model
 
 from tta_bench import BenchError, SlowWeights, UsageError
 from tta_bench.engine.protocol import Protocol
@@ -25,7 +25,7 @@ from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.recipe import load_recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
 from tta_bench.training.train import train
-from tta_bench_methods.head.fwl.head import FastWeightHead, SlowOptions
+from tta_bench_methods.head.fwl.head import FastWeightHead, FastWeightOptions
 
 RECIPE = """
 method: fwl:rates=2
@@ -99,7 +99,7 @@ def test_lengths_that_do_not_divide_are_refused():
 def random_head(model, seed=0, **slow):
     """A head whose block matters."""
     torch.manual_seed(seed)
-    head = FastWeightHead(model.hidden_size, SlowOptions(**slow))
+    head = FastWeightHead(model.hidden_size, FastWeightOptions(**slow))
     with torch.no_grad():
         head.layer.alpha.normal_()
         for steps in head.layer.log_steps.values():
@@ -121,7 +121,7 @@ def test_what_is_trained_is_what_is_evaluated(slow, tmp_path):
     model = tiny_model()
     head = random_head(model, **slow)
     documents = [random_document(f"d{i}", n, i) for i, n in enumerate((70, 33, 64))]
-    ids = np.concatenate([[1, *d.token_ids] for d in documents])
+    ids = np.concatenate([[PREFIX, *d.token_ids] for d in documents])
     starts = np.cumsum([0, *(len(d.token_ids) + 1 for d in documents)])
     lanes = LaneSegments(TokenArray(ids, starts), 1, (16,), 32, 8, steps=6, seed=0)
     loss = segment_loss(model, head, 1, 1.0)
@@ -162,11 +162,11 @@ def test_gradients_do_not_depend_on_how_lanes_are_spread():
 
 def test_a_residual_block_begins_as_the_model_itself():
     model = tiny_model()
-    head = FastWeightHead(model.hidden_size, SlowOptions(rates=2))
+    head = FastWeightHead(model.hidden_size, FastWeightOptions(rates=2))
     hidden = torch.randn(2, 8, model.hidden_size)
     labels, fresh = torch.randint(97, (2, 8)), torch.zeros(2, 1, dtype=torch.bool)
     mask = torch.ones(2, 8, dtype=torch.bool)
-    y, _ = head(hidden, labels, mask, model.unembedding, 8, fresh, head.empty_state(2))
+    y, _ = head.segment(hidden, labels, mask, model.unembedding, 8, fresh, head.fresh_state(2))
     assert torch.equal(y, hidden)
 
 
@@ -297,11 +297,11 @@ def test_the_body_alone_is_a_model(recipe_file, tmp_path):
 def test_weights_of_another_base_or_method_are_refused(tmp_path):
     llama, qwen = tiny_model("llama"), tiny_model("qwen2")
     file = tmp_path / "w.safetensors"
-    weights_of(FastWeightHead(32, SlowOptions()), llama, {}).save(file)
+    weights_of(FastWeightHead(32, FastWeightOptions()), llama, {}).save(file)
     make_method(llama, "fwl", weights=str(file))
     with pytest.raises(UsageError, match="trained on random-llama, and random-qwen2 is another"):
         make_method(qwen, "fwl", weights=str(file))
-    weights_of(FastWeightHead(32, SlowOptions()), llama, {}, method="other").save(file)
+    weights_of(FastWeightHead(32, FastWeightOptions()), llama, {}, method="other").save(file)
     with pytest.raises(UsageError, match="of other, not of fwl"):
         make_method(llama, "fwl", weights=str(file))
 

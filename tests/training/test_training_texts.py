@@ -139,16 +139,30 @@ def test_html_becomes_what_a_reader_sees(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("corpus: [", "cannot be read"),
+        ("corpus: [", "not valid YAML"),
         ("- a", "must be a mapping"),
         ("method: fwl", "either a dataset"),
         ("corpus: {}", "lists no sources"),
         ("corpus: other.yaml", "no recipe"),
         ("corpus: {vocabulary: 3, domains: {a: [{folder: x}]}}", "no key 'vocabulary'"),
-        ("corpus: {heldout_fraction: many, domains: {a: [{folder: x}]}}", "cannot be 'many'"),
+        (
+            "corpus: {heldout_fraction: many, domains: {a: [{folder: x}]}}",
+            "line 1: 'heldout_fraction' must be a number, not 'many'",
+        ),
         ("corpus: {domains: {a: [{include: ['*']}]}}", "either a package or a folder"),
         ("{dataset: x, body: warm}", "body must be one of"),
-        ("{dataset: x, train: {stepps: 3}}", "no key 'stepps'"),
+        ("{dataset: x, train: {stepps: 3}}", "no key 'stepps'; did you mean 'steps'"),
+        (
+            "dataset: x\ntrain:\n  compile: 'no'",
+            "line 3: 'compile' must be true or false, not 'no'",
+        ),
+        (
+            "dataset: x\ntrain: {compile: no,\n steps: 1.9}",
+            "line 3: 'steps' must be a whole number",
+        ),
+        ("corpus:\n  domains: {a: [{folder: x}, {folder: [1]}]}", "line 2: 'folder' must be text"),
+        ("corpus: {domains: [a]}", "'domains' must be a mapping"),
+        ("corpus: {domains: {a: {folder: x}}}", "'a' must be a list of sources"),
     ],
 )
 def test_a_bad_recipe_is_one_sentence(tmp_path, text, sentence):

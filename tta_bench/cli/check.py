@@ -1,4 +1,4 @@
-"""`tta-bench check`: does a method keep the rules of the game?"""
+"""`tta-bench check`: tests whether a method obeys the rules of the benchmark."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ def _methods(incomplete: str) -> list[str]:
 def check(
     method: Annotated[
         str,
-        typer.Argument(help="Method, as NAME or NAME:key=value,...", autocompletion=_methods),
+        typer.Argument(help="Method, as NAME or NAME:KEY=VALUE,...", autocompletion=_methods),
     ],
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="A Python file that registers methods.")
+        list[Path] | None, typer.Option(help="Python file that registers methods; may be repeated.")
     ] = None,
     json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object instead of a table.")
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """Probe a method on tiny random models: causal, normalised, resettable, honest of its cost?
+    """Check a method on tiny random models: causality, normalisation, reset, costs and more.
 
-    Takes some seconds on a CPU and never 20: what a slow method leaves no time for is skipped. The
-    exit code is 1 if a probe fails, and 3 if none fails but there was no time for all.
+    This takes a few seconds on a CPU and at most 20; probes that a slow method leaves no time for
+    are skipped. The exit code is 1 if a probe fails, and 3 if none fails but some were skipped for
+    lack of time.
     """
     from tta_bench.contract import registry
 
@@ -65,11 +66,11 @@ def _print(report: ValidityReport) -> None:
     from tta_bench.tables.format import plain
 
     table = Table(title=Text(report.method), title_justify="left")
-    for header in ("probe", "", "measured", "what was found"):
+    for header in ("probe", "", "measured", "result"):
         table.add_column(header)
     for result in report.results:
         colour = _COLOURS[result.status]
-        # What a method raises may hold what Rich takes for markup, or what steers a terminal.
+        # An error of a method may contain Rich markup, or characters that control a terminal.
         cells = (result.status, colour), (result.figure, ""), (result.sentence, "")
         table.add_row(Text(result.probe), *(Text(plain(text), style) for text, style in cells))
     console = Console(highlight=False)

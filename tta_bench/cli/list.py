@@ -9,22 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="List methods, models, suites or datasets.", no_args_is_help=True)
+app = typer.Typer(help="List the methods, models, suites or datasets.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
 @app.command()
 def methods(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Hyper-parameters and their defaults, too.")
+        bool, typer.Option("--verbose", "-v", help="Show hyper-parameters and their defaults.")
     ] = False,
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="A Python file with methods of your own.")
+        list[Path] | None, typer.Option(help="Python file with methods of your own.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Methods for --method, with their families."""
+    """List what --method takes: methods, with their families."""
     from tta_bench.contract import registry
 
     for file in plugin or []:
@@ -53,7 +53,7 @@ def methods(
 
 @app.command()
 def models(json_: Json = False) -> None:
-    """Forms that --model takes."""
+    """List what --model takes."""
     from tta_bench.model.sources import MODEL_SOURCES
 
     if json_:
@@ -64,7 +64,7 @@ def models(json_: Json = False) -> None:
 
 @app.command()
 def suites(json_: Json = False) -> None:
-    """Built-in suites for --suite."""
+    """List what --suite takes: the built-in suites."""
     from tta_bench.evaluation.suite import installed_suites
 
     files = installed_suites()
@@ -77,7 +77,7 @@ def suites(json_: Json = False) -> None:
 
 @app.command()
 def datasets(json_: Json = False) -> None:
-    """Built-in datasets and forms that --dataset takes."""
+    """List what --dataset takes: built-in datasets and forms of your own."""
     from tta_bench.documents import dataset_names
 
     found = list(dataset_names().items())
@@ -88,7 +88,7 @@ def datasets(json_: Json = False) -> None:
 
 
 def description(text: str) -> str:
-    """What a suite's YAML says of itself: `description`, else its first line of comment."""
+    """The description of a suite: its key `description`, else its first line of comment."""
     import yaml
 
     values = yaml.safe_load(text)
@@ -103,7 +103,10 @@ def _print_json(kind: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _print_lines(lines: Sequence[tuple[str, ...]]) -> None:
-    """Columns in line, the last one wrapped into the terminal's width. Rich would cost 60 ms."""
+    """Prints aligned columns, the last one wrapped at the terminal's width.
+
+    Rich could do this, but importing it takes 60 ms.
+    """
     import shutil
     import textwrap
 

@@ -1,4 +1,4 @@
-"""`tta-bench`: the commands, and how their errors reach the user."""
+"""`tta-bench`: its commands, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tta_bench.cli import (
     compare,
     export,
     new_method,
+    plan,
     report,
     reproduce,
     rm,
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="Measure methods that let a language model keep learning while it reads.",
 )
 app.command("eval")(eval_command.evaluate)
+app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
@@ -61,14 +63,16 @@ def _print_version(wanted: bool) -> None:
 def main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Options that stand before a command."""
+    """Options before the name of a command."""
 
 
 def run() -> None:
-    """Entry point: a sentence and an exit code for what users can mend, not a traceback."""
+    """Entry point: errors that a user can fix end in one sentence and an exit code."""
     try:
         app(standalone_mode=True)
     except BenchError as error:
@@ -76,12 +80,12 @@ def run() -> None:
             raise
         from tta_bench.tables.format import plain
 
-        # A sentence may quote what a file holds, which must not steer the terminal.
+        # A message may quote a file, whose content must not control the terminal.
         print(f"Error: {plain(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("Interrupted; what was done is kept.", file=sys.stderr)
+        print("Interrupted; completed work is kept.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe has gone (`tta-bench list methods | head`)
+    except BrokenPipeError:  # the pipe is closed, as in `tta-bench list methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

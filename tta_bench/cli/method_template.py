@@ -2,10 +2,10 @@
 
 The document so far is a bag of tokens. With l = weight, every prediction becomes
 
-    p(y) = (1 - l) p_LM(y) + l count(y) / (sum of counts)
+    p(y) = (1 - l) p_below(y) + l count(y) / (sum of counts)
 
-and while the bag is empty p = p_LM. Replace what is not yours; the parts a method may leave out
-say so.
+where p_below is the model's own prediction, and while the bag is empty p = p_below. Replace what
+you do not need; the parts that a method may leave out say so.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class MyMethod(Method):
     def score(self, window: Window) -> Scores | Tensor:
         """Predicts the chunk from what is known before it: logits [lanes, chunk, vocabulary].
 
-        `self.model.hidden(window)` and `self.model.unembed(hidden)` are the two halves of the
-        model. The result is plain logits, or a `Scores` that makes them a few columns at a time.
-        Nothing may be learned here.
+        `self.below` is what the method stands on, alone the bare model. `self.model.hidden(window)`
+        and `self.model.unembed(hidden)` are the two halves of the model. The result is plain
+        logits, or a `Scores` that makes them a few columns at a time. Nothing may be learned here.
         """
-        logits = self.model.logits(window)
-        if self.params.weight == 0:  # off means off: exactly what `none` gives
-            return logits
-        return _Mixture(logits, self.state["counts"], self.params.weight)
+        below = self.below.score(window)
+        if self.params.weight == 0:  # off means off: exactly what stands below
+            return below
+        return _Mixture(below, self.state["counts"], self.params.weight)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         """Learns from the chunk that was just scored. May be left out.
@@ -66,12 +66,12 @@ class MyMethod(Method):
         ones = window.mask.to(self.state["counts"].dtype)
         self.state["counts"].scatter_add_(1, targets, ones)
 
-    def flops(self, shape: StepShape) -> float:
-        """FLOPs of one lane's step: the model's; the mixing is element-wise and not counted.
+    def flops(self, shape: StepShape) -> float | None:
+        """FLOPs of one lane's step: those below; the mixing is element-wise and not counted.
 
         May be left out: then the figure that PyTorch's counter sees stands in.
         """
-        return self.model.cost.forward(shape)
+        return self.below.flops(shape)
 
 
 class _Mixture(Scores):
@@ -79,14 +79,15 @@ class _Mixture(Scores):
 
     normalised = True  # rows() gives log-probabilities; the engine checks that they sum to one
 
-    def __init__(self, logits: Scores, counts: Tensor, weight: float):
-        super().__init__(*logits.shape)
-        self.logits = logits
+    def __init__(self, below: Scores, counts: Tensor, weight: float):
+        super().__init__(*below.shape)
+        self.below = below
+        self.hidden = below.hidden  # for a method that stands on this one
         total = counts.sum(dim=1, keepdim=True)  # [lanes, 1]
         share = torch.where(total > 0, weight, 0.0)
         self.log_model_share = torch.log1p(-share)[:, None]  # [lanes, 1, 1]
         self.log_cache = torch.log(share * counts / total.clamp(min=1))[:, None]  # [lanes, 1, V]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        model = torch.log_softmax(self.logits.rows(start, stop).float(), dim=-1)
+        model = torch.log_softmax(self.below.rows(start, stop).float(), dim=-1)
         return torch.logaddexp(model + self.log_model_share, self.log_cache)

@@ -45,7 +45,8 @@ def report(
     from tta_bench.report.png import write_figures
     from tta_bench.store.files import write_atomically
 
-    require("plotly", *([] if png is None else ["matplotlib"]))
+    modules = ["plotly"] if png is None else ["plotly", "matplotlib"]
+    require(*modules, extra="report", what="the report")
     content = build_report(selected_runs(runs or [], suite, results), baseline)
     page = page_of(content).encode()
     write_atomically(output, page)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.options import PLUGIN_HELP, shown
+
 if TYPE_CHECKING:
     from tta_bench.evaluation.agreement import Comparison
     from tta_bench.tables import Table
@@ -21,15 +23,14 @@ DISAGREES = 1
 
 def reproduce(
     run: Annotated[str, typer.Argument(help="Folder of a run or group, or its name in results/.")],
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file that registers the run's method.")
-    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help=PLUGIN_HELP)] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Repeat the first documents only, so many.", min=1)
+        int | None,
+        typer.Option(help=shown("Documents to repeat, from the first.", "all"), min=1),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Keep the new runs in this folder; without it they are compared only."),
+        typer.Option(help=shown("Folder to keep the new runs in.", "none, they are only compared")),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line instead of tables.")
@@ -131,11 +132,11 @@ def _notes(comparison: Comparison) -> list[str]:
     tolerance = comparison.tolerance
     if comparison.reason:
         notes.append(
-            f"equal bits are not asked for ({comparison.reason}); tolerance: {tolerance.mean:g} "
+            f"equal bits are not expected ({comparison.reason}); tolerance: {tolerance.mean:g} "
             f"nats/token of a document's mean, {tolerance.token:g} nats of a token"
         )
     else:
-        notes.append("equal bits are asked for: float32 on the same CPU, PyTorch and threads")
+        notes.append("equal bits are expected: float32 on the same CPU, PyTorch and threads")
     notes += comparison.notes
     if not comparison.environment:
         notes.append("nothing differs in the environment")

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tta_bench.cli.options import (
+    DEVICE_HELP,
+    DTYPE_HELP,
+    METHOD_HELP,
+    MODEL_HELP,
+    OUTPUT,
+    PLUGIN_HELP,
+    RESULTS,
+    Debug,
+    Json,
+    OnOff,
+    Quiet,
+    Results,
+    complete_methods,
+    complete_models,
+    shown,
+)
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
@@ -15,42 +33,39 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
-WHAT, MACHINE, OUTPUT = "What is measured", "Machine", "Output"
-
-
-def _methods(incomplete: str) -> list[str]:
-    from tta_bench.contract.registry import available
-
-    return [name for name in available() if name.startswith(incomplete)]
+WHAT, MACHINE = "What is measured", "Machine"
 
 
 def speed(
     model: Annotated[
         str,
         typer.Option(
-            help="Model: see tta-bench list models; config:FILE has random weights.",
+            help=f"{MODEL_HELP} config:FILE has random weights.",
+            autocompletion=complete_models,
             rich_help_panel=WHAT,
         ),
     ] = "builtin:tiny",
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Method, as NAME or NAME:key=value,...; repeat it for several. Default: none, "
-            "fwl (fwl-untrained where no weights fit), neural-cache and dynamic-eval of several "
-            "subsets.",
-            autocompletion=_methods,
+            help=shown(
+                METHOD_HELP,
+                "none, fwl (fwl-untrained where no weights fit), neural-cache, and dynamic-eval of "
+                "several subsets",
+            ),
+            autocompletion=complete_methods,
             rich_help_panel=WHAT,
         ),
     ] = None,
     plugin: Annotated[
-        list[Path] | None,
-        typer.Option(help="Python file that registers methods.", rich_help_panel=WHAT),
+        list[Path] | None, typer.Option(help=PLUGIN_HELP, rich_help_panel=WHAT)
     ] = None,
     lanes: Annotated[
         int | None,
         typer.Option(
-            help="Documents read side by side; fewer where memory runs out. "
-            "Default: 16 on cuda, else 1.",
+            help=shown(
+                "Documents read side by side; fewer where memory runs out.", "16 on cuda, else 1"
+            ),
             min=1,
             rich_help_panel=WHAT,
         ),
@@ -58,7 +73,7 @@ def speed(
     chunk: Annotated[
         int | None,
         typer.Option(
-            help="Tokens scored in a step. Default: 1024 on cuda, else 256.",
+            help=shown("Tokens scored in one step.", "1024 on cuda, else 256"),
             min=1,
             rich_help_panel=WHAT,
         ),
@@ -66,46 +81,33 @@ def speed(
     steps: Annotated[
         int, typer.Option(help="Steps timed, after warm-up.", min=1, rich_help_panel=WHAT)
     ] = 8,
-    dtype: Annotated[
-        str,
-        typer.Option(help="Of the weights: auto, float32, bfloat16, ...", rich_help_panel=MACHINE),
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cuda, mps or cpu.", rich_help_panel=MACHINE)
-    ] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP, rich_help_panel=MACHINE)] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP, rich_help_panel=MACHINE)] = "auto",
     compile: Annotated[
-        Literal["off", "on", "auto"],
+        OnOff,
         typer.Option(help="Compile model and methods; auto: on cuda.", rich_help_panel=MACHINE),
     ] = "auto",
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Text file for a profile of one step of each method.", rich_help_panel=OUTPUT
+            help=shown("Text file for a profile of one step of each method.", "none"),
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            help="Folder in the results folder to store the table in; a former one of that name "
-            "is replaced.",
+            help=shown(
+                "Store the table in this folder of the results folder, in place of a former one.",
+                "not stored",
+            ),
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Where --name is a folder.", rich_help_panel=OUTPUT)
-    ] = Path("results"),
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print one JSON object as the last line.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress.", rich_help_panel=OUTPUT)
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks of errors.", rich_help_panel=OUTPUT)
-    ] = False,
+    results: Results = RESULTS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure how fast methods run on this device, beside plain transformers.
 
@@ -121,8 +123,8 @@ def speed(
     if profile is not None and not profile.absolute().parent.is_dir():
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
 
-    from tta_bench.evaluation.execute import choose_methods
-    from tta_bench.model.load import prefix_id
+    from tta_bench.evaluation.plan import choose_methods
+    from tta_bench.model.prefix import prefix_id
     from tta_bench.speed.plan import (
         SpeedPlan,
         check_length,

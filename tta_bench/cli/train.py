@@ -1,4 +1,4 @@
-"""`tta-bench train`: offline training of slow weights. PyTorch is imported by what needs it."""
+"""`tta-bench train`: offline training of slow weights. PyTorch is imported only when needed."""
 
 from __future__ import annotations
 
@@ -8,55 +8,75 @@ from typing import Annotated, Literal
 
 import typer
 
+from tta_bench.cli.options import DEVICE_HELP, shown
+
+RECIPE = "the recipe's"
+"""The default of what a recipe decides; a recipe file comes before its own defaults."""
+
 
 def train(
     method: Annotated[
         str | None,
         typer.Argument(
-            help="Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
-            "alone. Default: the recipe's."
+            help=shown(
+                "Method with slow weights, as NAME or NAME:key=value,...; none trains the body "
+                "alone.",
+                RECIPE,
+            )
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Recipe, a YAML file; flags override it.")
+        Path | None, typer.Option(help=shown("Recipe, a YAML file; flags override it.", "none"))
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: see tta-bench list models.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help=shown("Base model: see tta-bench list models.", RECIPE))
+    ] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
-        typer.Option(help="The base's body: kept, trained too, or trained from fresh weights."),
+        typer.Option(
+            help=shown("The base's body: kept, trained too, or trained from fresh weights.", RECIPE)
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Texts to train on: see tta-bench list datasets. Default: the recipe's."),
+        typer.Option(help=shown("Texts to train on: see tta-bench list datasets.", RECIPE)),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help=shown("Training steps.", RECIPE), min=1)] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Minutes of training, if they are over before the steps.")
+        float | None,
+        typer.Option(help=shown("Minutes of training, if they end before the steps.", RECIPE)),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of log and weights [default: results/train/NAME].")
+        Path | None, typer.Option(help=shown("Folder for log and weights.", "results/train/NAME"))
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     prepared: Annotated[
-        Path | None, typer.Option(help="Folder of texts that were prepared elsewhere.")
+        Path | None,
+        typer.Option(help=shown("Folder of texts that were prepared elsewhere.", "none")),
     ] = None,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file that registers methods.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what it took as one JSON object.")
     ] = False,
 ) -> None:
     """Train the slow weights of a method, on a frozen model or together with it.
 
-    The same command again goes on from the last checkpoint. Several GPUs: torchrun
-    --nproc-per-node N -m tta_bench train ... For example:
+    Running the same command again continues from the last checkpoint. To use several GPUs, run
+    torchrun --nproc-per-node N -m tta_bench train ... For example:
 
     tta-bench train fwl --base smollm2-135m --dataset builtin:stdlib --steps 500
     """
+    from tta_bench.convert import Converter
     from tta_bench.errors import UsageError
+    from tta_bench.extras import require
     from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
 
+    _add_plugins(plugin or [])
     changes = {
         "method": method,
         "base": base,
@@ -71,7 +91,7 @@ def train(
     else:
         if method is None:
             raise UsageError("name a method to train, such as fwl, or a recipe with --config.")
-        recipe = make_recipe({"name": method.split(":")[0]}, changes, "the command line")
+        recipe = make_recipe({"name": method.split(":")[0]}, changes, Converter("the command line"))
     folder = output or Path("results") / "train" / recipe.name
 
     def say(line: str) -> None:
@@ -80,10 +100,7 @@ def train(
     if prepare_only:
         _prepare_only(recipe, folder, say)
         return
-    from importlib.util import find_spec
-
-    if find_spec("accelerate") is None:
-        raise UsageError("Training needs the package accelerate: pip install 'tta-bench[train]'.")
+    require("accelerate", extra="train", what="training")
     from tta_bench.training.train import train as run
 
     facts = run(recipe, folder, device, say, prepared)
@@ -92,6 +109,13 @@ def train(
         return
     took = facts["training"]
     typer.echo(f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}.")
+
+
+def _add_plugins(files: list[Path]) -> None:
+    from tta_bench.contract.registry import add_plugin
+
+    for file in files:
+        add_plugin(file)
 
 
 def _prepare_only(recipe: object, folder: Path, say: object) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tta_bench.contract.below import Below
 from tta_bench.errors import MethodError
 from tta_bench.model.scores import Scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tta_bench.cost.model_flops import ModelCost
     from tta_bench.model.language_model import LanguageModel
     from tta_bench.model.step_shape import StepShape
     from tta_bench.model.window import Window
@@ -30,9 +33,45 @@ class Method:
     `adapt(window, targets, nll)`; at a document's start it calls `reset(lane)`. A subclass that
     returns its fresh state from `init_state` as tensors gets per-lane storage (`self.state[name]`
     of shape [lanes, ...]), `reset` and `state_bytes` for nothing.
+
+    Methods stack. An output method mixes into the distributions of `self.below`, a head reads the
+    hidden states of what stands there, and adds its FLOPs to those below; context and parameter
+    methods act on `self.model`. A method that stands alone has the bare model below it.
     """
 
+    def score(self, window: Window) -> Scores | Tensor:
+        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V].
+
+        The label of a column is the next column's input (`Window.chunk_ids`), so labels before
+        position t may be used at t, and only those: `tta-bench check` tests it.
+        """
+        raise MethodError(f"{type(self).__name__} does not define score(window).")
+
+    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
+        """Learns from the chunk just scored.
+
+        Args:
+            window: the window that was scored.
+            targets: [B, C] int64, the tokens of the chunk; 0 at padding.
+            nll: [B, C] float32, nats; 0 at padding. Differentiable if `gradients` is True.
+        """
+
+    def reset(self, lane: int) -> None:
+        """Makes `lane` bit for bit what it was when fresh."""
+        for name, value in self._fresh.items():
+            self.state[name][lane] = value
+
+    name: ClassVar[str] = ""
+    """The name it is registered under."""
+
     family: ClassVar[str] = "none"
+    """Where it acts, one of `FAMILIES`."""
+
+    off: ClassVar[Mapping[str, Any] | None] = None
+    """Parameters that switch it off: with them it predicts exactly what stands below it. None: a
+    step size or weight of a usual name at 0 does (`lr`, `step`, `weight`, ...). {}: nothing does.
+    """
+
     gradients: ClassVar[bool] = False
     """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
 
@@ -57,10 +96,20 @@ class Method:
     Slow: ClassVar[type[Any]] = NoOptions
     """Dataclass of how slow weights are made, each field with a default; see `slow_weights`."""
 
-    def __init__(self, model: LanguageModel, params: Any, lanes: int):
+    def __init__(self, model: LanguageModel, params: Any, lanes: int, below: Method | None = None):
+        """Prepares the method and its fresh state.
+
+        Args:
+            model: the language model.
+            params: an instance of `Params`.
+            lanes: B, documents read side by side.
+            below: the method that this one stands on, on the same model and lanes; whoever stacks
+                them also adapts and resets it. None: the bare model.
+        """
         self.model = model
         self.params = params
         self.lanes = lanes
+        self._below = below
         self.prepare()
         fresh = self.init_state()
         if not isinstance(fresh, dict):
@@ -72,6 +121,18 @@ class Method:
         self.state = {
             name: value.expand(lanes, *value.shape).clone() for name, value in fresh.items()
         }
+
+    @property
+    def below(self) -> Below:
+        """What stands below: `score(window)` and `flops(shape)`."""
+        return Below(self.model, self._below)
+
+    @property
+    def cost(self) -> ModelCost:
+        """FLOP formulas of `self.model`."""
+        from tta_bench.cost.model_flops import ModelCost
+
+        return ModelCost(self.model)
 
     @classmethod
     def offline_datasets(cls, params: Any) -> list[str]:
@@ -92,20 +153,13 @@ class Method:
     def slow_weights(cls, model: LanguageModel, slow: Any) -> nn.Module | None:
         """A fresh module of what `tta-bench train` trains; None: the model's own body alone.
 
-        The module stands between the body and the unembedding while whole streams are read:
-
-            empty_state(lanes) -> state: tensors by name, each [lanes, ...]
-            forward(hidden, labels, mask, unembedding, chunk, fresh, state) -> (outputs, state)
-
-        with hidden and outputs [B, T, d], labels [B, T], mask [B, T] (False at padding), fresh
-        [B, T / chunk] (True where a chunk begins another document, whose state is empty) and the
-        unembedding as a matrix [V, d], or a function where it is no plain one. outputs[:, t] may
-        depend on labels[:, s] for s < t only. It may define compile_parts(), called before
-        training on a GPU.
-
         Args:
             model: the base model.
             slow: an instance of `Slow`.
+
+        Returns:
+            A `tta_bench.heads.Head`, which stands between the body and the unembedding, or a
+            `tta_bench.heads.BodyModule`, which acts inside the body.
 
         Raises:
             MethodError: the method has nothing to train.
@@ -126,40 +180,19 @@ class Method:
         """The fresh fast state of one lane, without a lane dimension, on the model's device."""
         return {}
 
-    def reset(self, lane: int) -> None:
-        """Makes `lane` bit for bit what it was when fresh."""
-        for name, value in self._fresh.items():
-            self.state[name][lane] = value
-
     def state_bytes(self) -> int:
         """Bytes of adaptation state a lane needs beyond the shared weights."""
         return sum(value.numel() * value.element_size() for value in self._fresh.values())
 
-    def score(self, window: Window) -> Scores | Tensor:
-        """Distributions for the chunk, from inputs alone: `Scores`, or logits [B, C, V].
-
-        The label of a column is the next column's input (`Window.chunk_ids`), so labels before
-        position t may be used at t, and only those: `tta-bench check` tests it.
-        """
-        raise MethodError(f"{type(self).__name__} does not define score(window).")
-
-    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
-        """Learns from the chunk just scored.
-
-        Args:
-            window: the window that was scored.
-            targets: [B, C] int64, the tokens of the chunk; 0 at padding.
-            nll: [B, C] float32, nats; 0 at padding. Differentiable if `gradients` is True.
-        """
-
     def flops(self, shape: StepShape) -> float | None:
         """Analytic FLOPs of `score` and `adapt` of one lane in one step; None if not known.
 
-        2 per multiply-add; element-wise work and optimiser arithmetic are not counted. Where it
-        is None, the counter's figure stands in.
+        2 per multiply-add; element-wise work and optimiser arithmetic are not counted. What stands
+        below is included: `self.below.flops(shape, own)`. Where it is None, the counter's figure
+        stands in.
         """
         return None
 
     def invisible_flops(self, shape: StepShape) -> float:
         """The part of `flops` that PyTorch's counter cannot see (mv, linalg, custom kernels)."""
-        return 0.0
+        return self.below.invisible_flops(shape)

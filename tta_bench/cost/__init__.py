@@ -1,1 +1,1 @@
-"""What a run costs: FLOPs (formulas, and the counter that checks them), memory, time."""
+"""What a run costs: FLOPs (by formula, and counted as a check), memory and time."""

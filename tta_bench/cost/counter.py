@@ -1,9 +1,10 @@
-"""Counted FLOPs: `torch.utils.flop_counter` with attention formulas of our own, and a spy.
+"""Counted FLOPs: `torch.utils.flop_counter` with our own formulas for attention.
 
-The conventions are those of the manifest: 2 FLOPs per multiply-add, attention as the full
-rectangle whatever the mask, its backward twice its forward whatever the kernel computes again.
+The conventions are those in the manifest: 2 FLOPs per multiply-add; attention counted as the full
+rectangle whatever the mask is; its backward pass counted as twice the forward pass, although
+kernels recompute part of it.
 
-What nothing here can see: work outside PyTorch's dispatcher (NumPy, other threads, raw CUDA).
+Work outside PyTorch's dispatcher (NumPy, other threads, raw CUDA) cannot be seen here.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 _NOTABLE = 0.01
-"""Share of the count from which outer products, invisible themselves, are named."""
+"""Share of the count above which outer products, which are not counted, are reported."""
 
 
 class Counted(NamedTuple):
-    """What the counter saw."""
+    """The result of counting."""
 
     flops: float
     blind_ops: tuple[str, ...]
-    """Operations that do matrix-like work and that the counter takes for nothing, by name."""
+    """Names of operations that do matrix-like work but have no formula, so that they count 0."""
 
 
 def count_flops(fn: Callable[[], object]) -> Counted:
-    """Runs `fn` once, eagerly, and counts it. Slow: never inside a timed section.
+    """Runs `fn` once and counts its FLOPs; too slow for a section that is timed.
 
-    Compiled functions run uncompiled here, since the counter cannot see into them.
+    Compiled functions run uncompiled, since the counter cannot look into them.
     """
     spy = _Spy()
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    # The counter is the inner mode: it decomposes first, and the spy sees only what is left.
+    # The counter is the inner mode: it decomposes operations first, and the spy sees the rest.
     with torch.compiler.set_stance("force_eager"), _triton_launches(spy.blind), spy, counter:
         fn()
     flops = float(counter.get_total_flops())
@@ -61,7 +62,7 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *a: Any, **
 
 
 def _grouped_mm(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
-    """Experts: each row meets one matrix of the group; two 3-D operands are a `bmm`."""
+    """Experts: each row is multiplied by one matrix of the group; two 3-D operands are a `bmm`."""
     groups = left[0] if len(left) == len(right) == 3 else 1
     return 2 * groups * left[-2] * left[-1] * right[-1]
 
@@ -71,9 +72,9 @@ def _int_mm(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
 
 
 def _without_recompute(stock: Any) -> Any:
-    """The stock formula counts five products, one of them done again inside the kernel."""
+    """PyTorch's formula without the one of its five products that the kernel recomputes."""
 
-    @wraps(stock)  # keeps the mark that it wants tensors, not shapes
+    @wraps(stock)  # keeps the attribute that says that it takes tensors, not shapes
     def formula(*args: Any, **kwargs: Any) -> int:
         return stock(*args, **kwargs) * 4 // 5
 
@@ -99,7 +100,7 @@ _NESTED_BACKWARD = ("_flash_attention_backward", "_efficient_attention_backward"
 
 
 def _formulas() -> dict[Any, Any]:
-    """What the running PyTorch has of the operations above (2.11 and 2.13 differ)."""
+    """The formulas of the operations that this version of PyTorch has."""
     aten = torch.ops.aten
     mapping = {getattr(aten, name): f for name, f in _FORMULAS.items() if hasattr(aten, name)}
     for name in _NESTED_BACKWARD:
@@ -128,14 +129,14 @@ _OWN_NAMESPACES = {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functiona
 
 
 class _Spy(TorchDispatchMode):
-    """Lists the operations without a formula that do more than element-wise work."""
+    """Records operations that have no formula and do more than element-wise work."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
         self.blind: set[str] = set()
-        self.outer_products = 0  # elements made by multiplying two broadcast operands
+        self.outer_products = 0  # elements computed by products of two broadcast operands
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -148,13 +149,13 @@ class _Spy(TorchDispatchMode):
         elif name in _BLIND or (name.startswith(_BLIND_PREFIXES) and name not in _HARMLESS):
             self.blind.add(name.strip("_"))
         elif name == "mul" and _is_outer_product(out, args):
-            # Rotary tables are made so too: `count_flops` names them only where they weigh much.
+            # Rotary tables are outer products too; `count_flops` reports only a large share.
             self.outer_products += out.numel()
         return out
 
 
 def _is_outer_product(out: Any, factors: Any) -> bool:
-    """torch.outer, kron and u[:, None] * v[None] all arrive as a product of two broadcasts."""
+    """Whether a product broadcasts both factors, as torch.outer, kron and u[:, None] * v do."""
     if not all(isinstance(factor, Tensor) for factor in factors):
         return False
     return out.numel() > max(factor.numel() for factor in factors)
@@ -162,7 +163,7 @@ def _is_outer_product(out: Any, factors: Any) -> bool:
 
 @contextmanager
 def _triton_launches(names: set[str]) -> Iterator[None]:
-    """Adds the Triton kernels launched meanwhile to `names`: they pass by the dispatcher."""
+    """Adds the names of Triton kernels launched inside the block, which bypass the dispatcher."""
     if find_spec("triton") is None:
         yield
         return

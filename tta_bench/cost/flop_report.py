@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tta_bench.model.step_shape import StepShape
@@ -74,3 +75,16 @@ class FlopReport:
                 "(invisible_flops() included): correct the formula."
             )
         return tuple(found)
+
+
+def mean_flops(
+    formula: Callable[[StepShape], float | None], steps: Mapping[StepShape, int]
+) -> float:
+    """FLOPs per scored token over steps, of which there is at least one.
+
+    Args:
+        formula: FLOPs of a step; None counts as nothing.
+        steps: how often a lane takes a step of each shape.
+    """
+    tokens = sum(shape.scored * times for shape, times in steps.items())
+    return sum((formula(shape) or 0.0) * times for shape, times in steps.items()) / tokens

@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work. What cannot be known is None, never a guess."""
+"""Peak memory of a section of code; None where it cannot be known, never a guess."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class MemoryPeak:
     """Peaks in bytes; None where unknown.
 
     Attributes:
-        allocated_bytes: tensors, through PyTorch's GPU allocator. Comparable between runs.
-        reserved_bytes: what that allocator took from the driver, caches included.
-        process_bytes: on a GPU what the driver says the process holds at the end (context and
-            libraries included; reserved memory is not given back, so the end is the peak); on a
-            CPU the high-water mark of resident memory.
+        allocated_bytes: memory of tensors in PyTorch's GPU allocator; comparable between runs.
+        reserved_bytes: memory that the allocator has reserved from the driver, caches included.
+        process_bytes: on a GPU, the memory of the process at the end according to the driver,
+            including context and libraries (reserved memory is not released, so the end is the
+            peak); on a CPU, the high-water mark of resident memory.
     """
 
     allocated_bytes: int | None = None
@@ -34,14 +34,14 @@ class MemoryPeak:
 
 
 class PeakMemory:
-    """Measures between `start` and `stop`. Warm up first: weights are mapped in on first use."""
+    """Measures the peaks between `start` and `stop`; warm up first, so that weights are loaded."""
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
         self._resettable = False
 
     def start(self) -> None:
-        """Forgets the peaks so far, and gives back what earlier work left in the allocators."""
+        """Resets the peaks and releases memory that earlier work has left in the allocators."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -52,7 +52,7 @@ class PeakMemory:
             self._resettable = _reset_high_water()
 
     def stop(self) -> MemoryPeak:
-        """The peaks since `start`; it may be called again."""
+        """The peaks since `start`; may be called several times."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             return MemoryPeak(
@@ -66,9 +66,9 @@ class PeakMemory:
 
 
 def gpu_is_shared(device: torch.device | str) -> bool | None:
-    """Whether another process computes on the GPU too; None if that cannot be known.
+    """Whether another process uses the GPU; None if that cannot be known.
 
-    A driver that does not list this very process (containers) cannot be trusted about others.
+    If the driver does not list this process, as in some containers, its list is incomplete.
     """
     device = torch.device(device)
     if device.type != "cuda":
@@ -78,7 +78,7 @@ def gpu_is_shared(device: torch.device | str) -> bool | None:
 
 
 def _status_bytes(field: str) -> int | None:
-    """A field of /proc/self/status, which gives kB; unlike `ru_maxrss` it is not inherited."""
+    """A field of /proc/self/status in bytes; unlike `ru_maxrss`, it is not inherited."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -90,24 +90,24 @@ def _status_bytes(field: str) -> int | None:
 
 
 def _trim_heap() -> None:
-    """glibc keeps freed memory, tens of MiB of it, which would hide as much of the next peak."""
+    """Releases freed memory: glibc keeps tens of MiB, which would hide part of the next peak."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_high_water() -> bool:
-    """Lowers the high-water mark to the present size; False where the system cannot."""
+    """Resets the high-water mark to the current size; False if the system cannot."""
     try:
         _CLEAR.write_text("5")
     except OSError:
         return False
     peak, now = _status_bytes("VmHWM"), _status_bytes("VmRSS")
-    # Some sandboxes accept the write and do nothing; the kernel's own counters lag by a few pages.
+    # Some sandboxes accept the write without effect; the kernel's counters lag by a few pages.
     return peak is not None and now is not None and peak - now < 2**24
 
 
 def _gpu_processes(device: torch.device) -> dict[int, int | None]:
-    """Bytes held on the GPU by process id, as the driver says; empty if it does not."""
+    """Bytes on the GPU by process id, according to the driver; empty if it does not say."""
     try:
         import pynvml
     except ImportError:
@@ -127,5 +127,5 @@ def _gpu_processes(device: torch.device) -> dict[int, int | None]:
 
 
 def _uuid(device: torch.device) -> str:
-    """The driver's name of a GPU: its index is not PyTorch's under CUDA_VISIBLE_DEVICES."""
+    """The driver's id of a GPU; its index differs from PyTorch's under CUDA_VISIBLE_DEVICES."""
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}"

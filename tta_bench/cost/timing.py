@@ -13,16 +13,16 @@ import torch
 
 @dataclass(frozen=True)
 class TimeSummary:
-    """Times of a run; all None if no step was timed.
+    """Times of the steps of a run; times are None if no step was timed.
 
     Attributes:
-        steps: steps timed.
-        tokens: tokens scored in them.
-        total_seconds: their sum (time between steps is not in it).
-        median_seconds: median per step.
-        p90_seconds: 90th percentile per step, interpolated.
+        steps: number of timed steps.
+        tokens: number of tokens scored in these steps.
+        total_seconds: sum of the steps' times, without the time between steps.
+        median_seconds: median time of a step.
+        p90_seconds: 90th percentile of the time of a step, interpolated.
         tokens_per_second: tokens / total_seconds.
-        median_tokens: median of the tokens scored in a step, all lanes together.
+        median_tokens: median number of tokens scored in a step by all lanes together.
     """
 
     steps: int
@@ -35,7 +35,7 @@ class TimeSummary:
 
 
 class StepTimer:
-    """Times steps on a device whose work is asynchronous. Warm up before the first step."""
+    """Times steps on a device that works asynchronously; warm up before the first step."""
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
@@ -44,7 +44,7 @@ class StepTimer:
 
     @contextmanager
     def step(self, tokens: int) -> Iterator[None]:
-        """Times its body, which scores `tokens` tokens. A body that raises is not recorded."""
+        """Times the block, which scores `tokens` tokens; a block that raises is not recorded."""
         synchronise(self.device)
         start = time.perf_counter()
         yield
@@ -58,12 +58,12 @@ class StepTimer:
         return self.seconds[-1]
 
     def forget(self) -> None:
-        """Drops what was timed so far (a warm-up)."""
+        """Drops the steps timed so far, such as a warm-up."""
         self.seconds.clear()
         self.tokens.clear()
 
     def summary(self) -> TimeSummary:
-        """Of all steps so far."""
+        """Summary of all steps so far."""
         seconds = self.seconds
         if not seconds:
             return TimeSummary(0, 0, None, None, None, None, None)
@@ -80,7 +80,7 @@ class StepTimer:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -88,7 +88,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def _quantile(values: list[float], share: float) -> float:
-    """Linear interpolation between the sorted values."""
+    """The quantile of the values, linearly interpolated."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)
     low = int(position)

@@ -1,4 +1,4 @@
-"""Documents: from a spec such as ``builtin:pydoc`` or a folder to texts, and on to token ids."""
+"""Documents: from a spec, such as `builtin:pydoc` or a folder, to texts and to token ids."""
 
 from tta_bench.documents.document import Document, TokenizedDocument
 from tta_bench.documents.sources import dataset_names, load_documents

@@ -1,4 +1,4 @@
-"""Documents that every Python carries: the language reference's topics and the standard library."""
+"""Documents that come with Python: topics of the language reference, and the standard library."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tta_bench.documents.textfile import is_text
 from tta_bench.errors import DocumentError
 
 BUILTIN = {
-    "builtin:pydoc": "the language reference of the running Python, one document a topic",
-    "builtin:stdlib": "the long modules (16 kB and more) of the running Python's standard library",
+    "builtin:pydoc": "the language reference of the running Python, one document per topic",
+    "builtin:stdlib": "the modules of 16 KiB or more in the standard library of the running Python",
 }
 _SHORTEST_MODULE = 16 * 1024  # bytes
-# Not the library itself: installed packages, its tests, its applications, and what pydoc reads.
+# Not the library itself: installed packages, tests, applications, and the data of pydoc.
 _LEFT_OUT = frozenset(
     ("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "pydoc_data")
 )
@@ -26,7 +26,7 @@ _LEFT_OUT = frozenset(
 
 @dataclass(frozen=True)
 class TopicSource:
-    """``builtin:pydoc``: the longest topic first."""
+    """`builtin:pydoc`: the topics of the language reference, longest first."""
 
     def documents(self) -> Iterator[Document]:
         for name, text in self._topics():
@@ -40,14 +40,14 @@ class TopicSource:
             from pydoc_data.topics import topics
         except ImportError as error:
             raise DocumentError(
-                "This Python was installed without pydoc_data, the text of builtin:pydoc; "
+                "This Python was installed without pydoc_data, which contains builtin:pydoc; "
                 "use builtin:stdlib or a local folder."
             ) from error
         return sorted(topics.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def builtin_source(spec: str) -> TopicSource | FileSource | None:
-    """The source of a ``builtin:`` spec, None where there is none of that name."""
+    """The source that a `builtin:` spec names; None if there is no such dataset."""
     if spec == "builtin:pydoc":
         return TopicSource()
     if spec == "builtin:stdlib":
@@ -61,7 +61,7 @@ def _standard_library(root: Path) -> FileSource:
         folders[:] = [name for name in folders if name not in _LEFT_OUT]
         for name in names:
             path = Path(parent, name)
-            # _sysconfigdata is generated at build time: it differs from machine to machine.
+            # _sysconfigdata is generated when Python is built, so it differs between machines.
             if path.suffix != ".py" or name.startswith("_sysconfigdata") or not path.is_file():
                 continue
             size = path.stat().st_size

@@ -1,11 +1,9 @@
-"""The cache of tokenised documents on disk: an Arrow file and its totals, complete or not there."""
+"""The cache of tokenised documents on disk: a folder with an Arrow file and its totals."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,25 +11,26 @@ from typing import Any
 
 from tta_bench.documents.document import TokenizedDocument
 from tta_bench.errors import DocumentError
+from tta_bench.files import complete_folder
 
 _ARROW = "documents.arrow"
 _TOTALS = "totals.json"
-# A batch of rows is written when it holds so many tokens or documents: a few megabytes.
+# A batch is written once it has this many tokens or documents, which is a few megabytes.
 _BATCH_TOKENS = 1 << 20
 _BATCH_DOCUMENTS = 1000
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Figures over all documents."""
+    """Totals over all documents."""
 
-    fingerprint: str  # SHA-256 (hex) of every document's text hash and token ids, in order
+    fingerprint: str  # SHA-256 (hex) over the text hashes and token ids of all documents, in order
     tokens: int
-    longest: int  # tokens of the longest document
+    longest: int  # tokens in the longest document
 
 
 def open_cache(folder: Path) -> tuple[Any, Totals] | None:
-    """The rows (a ``datasets.Dataset`` of Arrow tables) and totals, None if not all there."""
+    """Rows (a `datasets.Dataset` of Arrow tables) and totals; None if the cache is incomplete."""
     try:
         totals = Totals(**json.loads((folder / _TOTALS).read_text()))
     except (OSError, ValueError, TypeError):
@@ -44,35 +43,23 @@ def open_cache(folder: Path) -> tuple[Any, Totals] | None:
 
 
 def write_cache(folder: Path, documents: Iterable[TokenizedDocument]) -> None:
-    """Writes the documents as they come, and gives the folder its name only when all are in it.
+    """Writes the documents as they come; the folder gets its name only when all are in it.
 
-    Of two processes that write the same folder the first to end wins; the other's work is dropped.
+    If two processes write the same folder, the first to finish wins.
+
+    Raises:
+        DocumentError: the disk is full or the folder cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the rename stays on one file system and is atomic.
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as scratch:
-            complete = Path(scratch) / "complete"
-            complete.mkdir()
-            totals = _write_arrow(complete / _ARROW, documents)
-            (complete / _TOTALS).write_text(json.dumps(asdict(totals)))
-            _publish(complete, folder)
+        with complete_folder(folder, lambda path: open_cache(path) is not None) as draft:
+            totals = _write_arrow(draft / _ARROW, documents)
+            (draft / _TOTALS).write_text(json.dumps(asdict(totals)))
     except OSError as error:
         reason = error.strerror or str(error)
         raise DocumentError(
             f"The tokenised documents cannot be written to {folder.parent} ({reason}): "
             "free some space, or set TTA_BENCH_CACHE to another folder."
         ) from error
-
-
-def _publish(complete: Path, folder: Path) -> None:
-    if folder.exists() and open_cache(folder) is None:
-        shutil.rmtree(folder)  # damaged by hand, since a write never leaves half a folder
-    try:
-        complete.rename(folder)
-    except OSError:
-        if open_cache(folder) is None:  # not because another process was faster
-            raise
 
 
 def _write_arrow(path: Path, documents: Iterable[TokenizedDocument]) -> Totals:

@@ -1,4 +1,4 @@
-"""The document: one text with a stable key, the unit of statistics and of resuming."""
+"""A document is one text with a stable key: the unit of statistics and of resuming a run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def count_bytes(text: str) -> int:
-    """Length in UTF-8 bytes."""
+    """Length of the text in UTF-8 bytes."""
     return len(text.encode())
 
 
 def count_words(text: str) -> int:
-    """Words as lm-evaluation-harness counts them: white space at an end adds an empty one."""
+    """Words as lm-evaluation-harness counts them: white space at either end adds an empty word."""
     return len(re.split(r"\s+", text))
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and the key that rows, resuming and paired statistics know it by."""
+    """A text and the key that identifies it in rows, in resumed runs and in paired statistics."""
 
-    key: str  # relative path, row id or topic name
+    key: str  # a relative path, the id of a row, or the name of a topic
     text: str
 
     @property
@@ -40,34 +40,34 @@ class Document:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the UTF-8 bytes."""
+        """SHA-256 (hex) of the UTF-8 bytes."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class TokenizedDocument:
-    """What the engine reads: token ids, and the sizes of the text that exactly these tokens cover.
+    """A document as the engine reads it: token ids, and the sizes of the text that they cover.
 
-    A document of fewer than two tokens is kept: the engine writes a ``skipped`` row for it.
+    Documents of fewer than two tokens are kept; the engine writes a `skipped` row for them.
     """
 
     key: str
     token_ids: NDArray[np.int32]  # [n], read-only
-    n_bytes: int  # of the text covered by token_ids; less than the source's if it was cut
-    n_words: int  # likewise
-    sha256: str  # of the whole source text, cut or not: the identity of the document
+    n_bytes: int  # bytes of the text that token_ids cover, which may be truncated
+    n_words: int  # words of that text
+    sha256: str  # hash of the whole text, truncated or not: it identifies the document
 
 
 def unique_keys(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents, the second and later holders of a key renamed ``key#2``, ``key#3``, ...
+    """The documents with unique keys: repetitions of a key become `key#2`, `key#3`, ...
 
-    A key depends only on the documents before it, so that a larger ``limit`` renames nothing. Seen
-    keys are remembered as 64-bit hashes: about 100 bytes a document.
+    A key depends only on the documents before it, so a larger `limit` changes no key. Keys are
+    remembered as 64-bit hashes, which takes about 100 bytes per document.
     """
     seen: set[int] = set()
     repeats: dict[int, int] = {}
     for document in documents:
-        # Names of files may hold undecodable bytes (lone surrogates), which no store can write.
+        # File names may contain undecodable bytes (lone surrogates), which cannot be stored.
         key = candidate = document.key.encode(errors="replace").decode()
         first = _hash(key)
         number = repeats.get(first, 1)

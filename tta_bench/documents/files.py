@@ -1,4 +1,4 @@
-"""Documents from local files, folders and globs, and from the folders of unpacked packages."""
+"""Documents from local files, folders and globs, and from unpacked packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tta_bench.documents.document import Document
 from tta_bench.documents.rows import table_documents
-from tta_bench.documents.textfile import file_digest, is_text, read_text
+from tta_bench.documents.textfile import is_text, read_text, readable_sha256
 from tta_bench.errors import DocumentError
 
 TEXT_SUFFIXES = (".txt", ".md", ".py", ".rst")
@@ -22,14 +22,14 @@ _WILDCARD = re.compile(r"[*?[]")
 
 @dataclass(frozen=True)
 class FileSource:
-    """Files below ``root`` in a fixed order; the keys of their documents are relative to it."""
+    """Files below `root` in a fixed order; the keys of their documents are paths relative to it."""
 
     root: Path
     files: tuple[Path, ...]
     text_column: str | None
 
     def documents(self) -> Iterator[Document]:
-        """A text file is one document, read whole; a table is read in batches of rows."""
+        """The documents: one per text file, and one per row of a table, read in batches."""
         for path in self.files:
             name = path.relative_to(self.root).as_posix()
             if path.suffix.lower() in TABLE_SUFFIXES:
@@ -38,24 +38,28 @@ class FileSource:
                 yield Document(name, read_text(path))
 
     def identity(self) -> list[list[str]]:
-        """Names and digests of contents: two sources of one identity hold the same documents."""
-        return [[path.relative_to(self.root).as_posix(), file_digest(path)] for path in self.files]
+        """Names and hashes of the files: sources with equal identities have the same documents."""
+        return [
+            [path.relative_to(self.root).as_posix(), readable_sha256(path)] for path in self.files
+        ]
 
 
 def local_files(spec: str, text_column: str | None) -> FileSource | None:
-    """The files a path or a glob stands for, or None where it is neither.
+    """The files that a path or glob stands for; None if the spec is neither.
 
-    A folder gives the files with a supported suffix. A file that is named, or matched by a glob, is
-    read as text whatever its suffix, unless that says that it is a table.
+    A folder stands for its files with a supported suffix. A file that is named, or matched by a
+    glob, is read as text whatever its suffix is, unless it is the suffix of a table.
     """
-    # os.path, which takes any text for a name: too long a one, or of a user that there is not.
+    # Unlike Path, os.path accepts any text: names that are too long, or of unknown users.
     path = Path(os.path.expanduser(spec))
     if os.path.isfile(path):
         return FileSource(path.parent, (path,), text_column)
     if os.path.isdir(path):
         files = [p for p in _walk(path) if p.suffix.lower() in TEXT_SUFFIXES + TABLE_SUFFIXES]
         if not files:
-            raise DocumentError(f"The folder {path} holds no file that can be read ({SUPPORTED}).")
+            raise DocumentError(
+                f"The folder {path} contains no file that can be read ({SUPPORTED})."
+            )
         return FileSource(path, tuple(files), text_column)
     if _WILDCARD.search(spec):
         return _matches(path, text_column)
@@ -63,9 +67,15 @@ def local_files(spec: str, text_column: str | None) -> FileSource | None:
 
 
 def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSource:
-    """The files of ``folder`` that match the glob ``pattern`` (all, if empty) and hold UTF-8 text.
+    """The files of a package's folder that match a glob; files that are not UTF-8 text are skipped.
 
-    For packages, whose files are of many kinds: what is neither text nor a table is passed over.
+    Args:
+        folder: the unpacked package.
+        pattern: a glob relative to the folder; empty for all files.
+        text_column: the column that contains the text in tables.
+
+    Raises:
+        DocumentError: the pattern leaves the folder, or no text file matches it.
     """
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DocumentError(f"{pattern} leads out of the package; name files inside it.")
@@ -78,7 +88,7 @@ def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSourc
         matches = glob.iglob(pattern, root_dir=folder, recursive=True)
         files = sorted(folder / match for match in matches if (folder / match).is_file())
     inside = folder.resolve()
-    # A package is foreign: its links may lead anywhere.
+    # Packages come from others: a link in one may lead anywhere.
     own = [path for path in files if path.resolve().is_relative_to(inside)]
     kept = [p for p in own if p.suffix.lower() in TABLE_SUFFIXES or is_text(p)]
     if not kept:
@@ -97,7 +107,7 @@ def _matches(pattern: Path, text_column: str | None) -> FileSource:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """The files below a folder, hidden ones and caches left out, in the order of their names."""
+    """The files below a folder sorted by name, without hidden files and caches."""
 
     def refuse(error: OSError) -> None:
         raise DocumentError(f"{error.filename} cannot be read: {error.strerror}.") from error

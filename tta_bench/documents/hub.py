@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub, and local folders in its layout, streamed by ``datasets``."""
+"""Datasets of the Hugging Face Hub and local folders in its layout, streamed with `datasets`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 
 from tta_bench.documents.document import Document
 from tta_bench.documents.rows import Row, row_documents
-from tta_bench.documents.textfile import file_digest
+from tta_bench.documents.textfile import readable_sha256
 from tta_bench.errors import DocumentError
-from tta_bench.fetch.network import answers
+from tta_bench.fetch.network import host_answers
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_DEFAULT_SPLITS = ("test", "validation", "train")  # the first that the dataset has
-# Of the standard library, requests and httpx; by name, since versions differ in what they use.
+_DEFAULT_SPLITS = ("test", "validation", "train")  # the first that the dataset has is read
+# Exceptions of the standard library, requests and httpx, by name: which of these libraries is used
+# depends on the version.
 _NO_NETWORK = frozenset(("ConnectionError", "ConnectError", "TimeoutException", "TimeoutError"))
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """``id[:config][:split]``, where id is a dataset of the hub or a local folder."""
+    """`ID[:CONFIG][:SPLIT]`, where ID is a dataset of the hub or a local folder."""
 
     id: str
     config: str | None
@@ -41,12 +42,12 @@ class HubSource:
             yield from row_documents(self._rows(rows), self.name, split, self.text_column)
 
     def identity(self) -> list[Any]:
-        """The contents of a local folder; of the hub only the name, since nothing else is cheap."""
+        """The contents of a local folder, or just the name of a dataset of the hub."""
         folder = Path(self.id)
         if not _is_folder(self.id):
             return [self.id, self.config, self.split]
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        contents = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in files]
+        contents = [[path.relative_to(folder).as_posix(), readable_sha256(path)] for path in files]
         return [contents, self.config, self.split]
 
     def _open(self) -> tuple[str, Any]:
@@ -59,19 +60,19 @@ class HubSource:
         if wanted not in splits:
             raise DocumentError(
                 f"{self.name} names no split of the dataset: "
-                f"write id:config:split, with one of {', '.join(map(str, splits))}."
+                f"write ID:CONFIG:SPLIT with one of {', '.join(map(str, splits))}."
             )
         return str(wanted), splits[wanted]
 
     def _splits(self) -> tuple[Any, str | None]:
-        """All splits, and the name of the one asked for; ``id:name`` may name either kind."""
+        """All splits and the name of the one asked for; `ID:NAME` may name a config or a split."""
         try:
-            return _load(self.id, self.config), self.split
+            return _load_splits(self.id, self.config), self.split
         except ValueError as error:
             if self.config is None or self.split is not None or "BuilderConfig" not in str(error):
                 raise
             try:
-                return _load(self.id, None), self.config
+                return _load_splits(self.id, None), self.config
             except ValueError:
                 raise error from None
 
@@ -81,9 +82,9 @@ class HubSource:
 
 
 def parse_hub_spec(spec: str, text_column: str | None) -> HubSource | None:
-    """``id[:config][:split]``, None where ``id`` is neither a folder nor can be a dataset's name.
+    """Parses `ID[:CONFIG][:SPLIT]`; None if `ID` is neither a folder nor a possible dataset name.
 
-    A folder's own path may hold colons: the longest path that exists is the id.
+    A folder's path may contain colons: the longest path that exists is the ID.
     """
     parts = spec.split(":")
     for stop in range(len(parts), 0, -1):
@@ -100,18 +101,22 @@ def parse_hub_spec(spec: str, text_column: str | None) -> HubSource | None:
 
 
 def _is_folder(name: str) -> bool:
-    # os.path takes any text for a name: too long a one, or of a user that there is not.
+    # Unlike Path, os.path accepts any text: names that are too long, or of unknown users.
     return os.path.isdir(os.path.expanduser(name))
 
 
-def _load(id_: str, config: str | None) -> Any:
+def _load_splits(id_: str, config: str | None) -> Any:
     """All splits of a dataset as a mapping of streams; no rows are downloaded yet."""
     import datasets
 
-    if _is_folder(id_) or datasets.config.HF_HUB_OFFLINE or answers(datasets.config.HF_ENDPOINT):
+    if (
+        _is_folder(id_)
+        or datasets.config.HF_HUB_OFFLINE
+        or host_answers(datasets.config.HF_ENDPOINT)
+    ):
         return datasets.load_dataset(id_, config, streaming=True)
-    # The library would try again for half a minute. Told that it is offline it answers at once,
-    # and still finds a dataset that lies in its own cache.
+    # Online, the library would retry for half a minute. Offline, it answers at once and still
+    # finds datasets in its own cache.
     datasets.config.HF_HUB_OFFLINE = True
     try:
         return datasets.load_dataset(id_, config, streaming=True)
@@ -121,13 +126,13 @@ def _load(id_: str, config: str | None) -> Any:
 
 @contextmanager
 def _explained(name: str, local: bool) -> Iterator[None]:
-    """Turns what ``datasets`` and the libraries below it raise into one sentence about ``name``."""
+    """Turns what `datasets` and its dependencies raise into one sentence about the dataset."""
     try:
         yield
     except (DocumentError, GeneratorExit):
         raise
     except Exception as error:
-        text = str(error).partition("Example of usage")[0]  # of Python, not of a spec
+        text = str(error).partition("Example of usage")[0]  # the example is Python code, not a spec
         reason = " ".join(text.split()).rstrip(".") or type(error).__name__
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:

@@ -1,4 +1,4 @@
-"""Tables of documents, one a row: JSON lines, CSV and Parquet, read in batches."""
+"""Tables with one document per row: JSON Lines, CSV and Parquet, read in batches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from tta_bench.documents.textfile import readable, text_lines
 from tta_bench.errors import DocumentError
 
 KEY_COLUMNS = ("key", "id", "name", "title")
-_HEAD = 16  # rows looked at to choose the columns, and the batch in which Parquet is read
-_LONGEST_CSV_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than a novel
+_HEAD = 16  # rows from which the columns are chosen, and the batch size for Parquet
+_LONGEST_CSV_FIELD = (
+    1 << 28
+)  # characters; the default limit of the csv module is shorter than a novel
 
-Row = tuple[str, dict[str, Any]]  # where the row stands ("line 7"), and its columns
+Row = tuple[str, dict[str, Any]]  # the place of the row, such as "Line 7", and its columns
 
 
 def table_documents(path: Path, name: str, text_column: str | None) -> Iterator[Document]:
-    """The rows of one ``.jsonl``, ``.csv`` or ``.parquet`` file; keys fall back on ``name:row``."""
+    """The rows of a `.jsonl`, `.csv` or `.parquet` file; a row without a key is `name:row`."""
     if path.suffix.lower() == ".parquet":
         yield from _parquet_documents(path, name, text_column)
     else:
@@ -32,9 +34,13 @@ def table_documents(path: Path, name: str, text_column: str | None) -> Iterator[
 def row_documents(
     rows: Iterable[Row], source: str, name: str, text_column: str | None
 ) -> Iterator[Document]:
-    """Documents from rows; errors call the table ``source``.
+    """Documents from rows.
 
-    A row without a key is ``name:row``, counted from 1.
+    Args:
+        rows: the rows of the table.
+        source: name of the table in error messages.
+        name: start of the keys of rows without a key: `name:row`, counted from 1.
+        text_column: the column that contains the text; None to choose it.
     """
     rows = iter(rows)
     head = list(islice(rows, _HEAD))
@@ -53,7 +59,11 @@ def row_documents(
 def choose_text_column(
     columns: Sequence[str], strings: Sequence[str], wanted: str | None, source: str
 ) -> str:
-    """The column asked for, else ``text``, else the only one of strings; else an error."""
+    """The text column: the one asked for, else `text`, else the only column of strings.
+
+    Raises:
+        DocumentError: the column does not exist, or there is no single column of strings.
+    """
     listed = ", ".join(columns)
     if wanted is not None:
         if wanted not in columns:
@@ -73,7 +83,7 @@ def choose_text_column(
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """One JSON object a line; blank lines are passed over."""
+    """The rows of a file with one JSON object per line; blank lines are skipped."""
     for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
@@ -83,13 +93,13 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
             raise DocumentError(f"Line {number} of {path} is not valid JSON: {error}.") from error
         if not isinstance(row, dict):
             raise DocumentError(
-                f"Line {number} of {path} holds a {type(row).__name__}, not an object with columns."
+                f"Line {number} of {path} is a {type(row).__name__}, not an object with columns."
             )
         yield f"Line {number}", row
 
 
 def csv_rows(path: Path) -> Iterator[Row]:
-    """Comma separated, the first line names the columns; quoted fields may hold line breaks."""
+    """The rows of a CSV file whose first line names the columns; quoted fields may span lines."""
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
     reader = csv.reader(text_lines(path), strict=True)
     try:
@@ -117,7 +127,7 @@ def _parquet_documents(path: Path, name: str, text_column: str | None) -> Iterat
 
     with readable(path):
         try:
-            # pre_buffer would hold whole row groups, which are often hundreds of megabytes.
+            # pre_buffer would keep whole row groups in memory, often hundreds of megabytes.
             with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as table:
                 columns = table.schema_arrow.names
                 strings = [f.name for f in table.schema_arrow if _is_string(f.type)]
@@ -148,9 +158,9 @@ def _is_string(kind: Any) -> bool:
 
 
 def _holds_text(values: Sequence[Any]) -> bool:
-    """Whether a column is of strings that are not all numbers.
+    """Whether the values are strings and not all of them numbers.
 
-    CSV has no other type than strings, and other formats often store ids so.
+    In CSV every value is a string, and other formats often store ids as strings.
     """
     present = [value for value in values if value is not None]
     return all(isinstance(value, str) for value in present) and not all(map(_is_number, present))
@@ -165,7 +175,7 @@ def _is_number(value: str) -> bool:
 
 
 def _choose_key_column(samples: Sequence[dict[str, Any]], text_name: str) -> str | None:
-    """The first of KEY_COLUMNS whose values in the first rows are all there and all different."""
+    """The first of KEY_COLUMNS whose values in the first rows are all present and all different."""
     for name in KEY_COLUMNS:
         values = [_key_of(row.get(name)) for row in samples]
         if name != text_name and all(values) and len(set(values)) == len(values) > 0:
@@ -184,16 +194,16 @@ def _text_of(row: dict[str, Any], column: str, where: str) -> str:
     if column not in row:
         raise DocumentError(f"{where} has no column {column!r}; it has {', '.join(row)}.")
     text = row[column]
-    if text is None:  # a null among texts: an empty document, which ends as a skipped row
+    if text is None:  # a null among texts is an empty document, which gets a skipped row
         return ""
     if not isinstance(text, str):
         raise DocumentError(
-            f"{where} holds {type(text).__name__} in column {column!r}, not a text."
+            f"{where} has a value of type {type(text).__name__} in column {column!r}, not text."
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise DocumentError(
-            f"{where} holds half a surrogate pair at character {error.start}, which is not text."
+            f"{where} contains half a surrogate pair at character {error.start}, which is not text."
         ) from error
     return text

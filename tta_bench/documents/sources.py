@@ -1,4 +1,4 @@
-"""From a dataset spec to documents: which kind of source a spec names."""
+"""From a dataset spec to its documents: finds the kind of source that the spec names."""
 
 from __future__ import annotations
 
@@ -21,50 +21,64 @@ from tta_bench.errors import DocumentError
 
 _REGISTRIES = ("debian:", "npm:", "pypi:")
 _FORMS = {
-    "PATH": f"a local file, folder (with all below it) or glob: {SUPPORTED}",
+    "PATH": f"a local file, a folder with its subfolders, or a glob: {SUPPORTED}",
     "ID[:CONFIG][:SPLIT]": "a dataset of the Hugging Face Hub, streamed; "
-    "hf:FOLDER[:CONFIG][:SPLIT] reads a local folder in the hub's layout",
-    "debian:NAME[/GLOB]": "the text files of a Debian package, fetched once; likewise npm:, pypi:",
+    "hf:FOLDER[:CONFIG][:SPLIT] reads a local folder in the Hub's layout",
+    "debian:NAME[/GLOB]": "the text files of a Debian package, fetched once; also npm: and pypi:",
 }
 
 
 class Source(Protocol):
-    """Where documents come from."""
+    """A place that documents come from."""
 
     def documents(self) -> Iterator[Document]:
         """The documents, one at a time, in a fixed order."""
 
     def identity(self) -> Any:
-        """What the documents depend on, as JSON; contents rather than names where possible."""
+        """What the documents depend on, as JSON: hashes of contents where possible, else names."""
 
 
 def load_documents(spec: str, *, text_column: str | None = None) -> Iterator[Document]:
-    """The documents that ``spec`` names, one at a time and with unique keys.
+    """The documents of a dataset, one at a time and with unique keys.
 
-    The spec is resolved at once, the documents are read as they are asked for. Raises
-    :class:`DocumentError` for whatever cannot be found, read or decoded.
+    The spec is resolved at once; documents are read when they are needed.
+
+    Args:
+        spec: a dataset, in one of the forms of `dataset_names()`.
+        text_column: the column that contains the text in tables; None to choose it.
+
+    Raises:
+        DocumentError: something cannot be found, read or decoded.
     """
     return read_documents(spec, open_source(spec, text_column))
 
 
 def read_documents(spec: str, source: Source) -> Iterator[Document]:
-    """The documents of an opened source; raises DocumentError after the last if all were empty."""
+    """The documents of an open source, with unique keys.
+
+    Raises:
+        DocumentError: a document cannot be read, or, after the last one, all were empty.
+    """
     empty = True
     for document in unique_keys(source.documents()):
-        # An empty document among others ends as a skipped row; nothing but empty ones is a mistake.
+        # One empty document gets a skipped row; if all are empty, the dataset is a mistake.
         empty = empty and not document.text
         yield document
     if empty:
-        raise DocumentError(f"There is no text in {spec}: it is empty.")
+        raise DocumentError(f"There is no text in {spec}: every document is empty.")
 
 
 def dataset_names() -> dict[str, str]:
-    """The built-in datasets and the forms of a spec, each with a line about it."""
+    """The built-in datasets and the forms of a spec, each with a one-line description."""
     return BUILTIN | _FORMS
 
 
 def open_source(spec: str, text_column: str | None) -> Source:
-    """The source that ``spec`` names; a path that exists comes before a dataset of the hub."""
+    """The source that a spec names; an existing path takes precedence over a dataset of the hub.
+
+    Raises:
+        DocumentError: the spec names nothing that exists; the message says what to do.
+    """
     if spec.startswith("hf:"):
         hub = parse_hub_spec(spec.removeprefix("hf:"), text_column)
         if hub is None:
@@ -79,8 +93,8 @@ def open_source(spec: str, text_column: str | None) -> Source:
     hub = None if _is_path(spec) else parse_hub_spec(spec, text_column)
     if hub is None:
         raise DocumentError(
-            f"There is no file or folder {spec}, and it is no dataset of another kind: "
-            "`tta-bench list datasets` shows the forms."
+            f"There is no file or folder {spec}, and no dataset of that name: "
+            "`tta-bench list datasets` shows the forms of a dataset."
         )
     return hub
 
@@ -90,13 +104,13 @@ def _package(spec: str, text_column: str | None) -> Source:
 
     registry, _, rest = spec.partition(":")
     parts = rest.split("/")
-    taken = 2 if rest.startswith("@") else 1  # npm's scoped names hold a slash
+    taken = 2 if rest.startswith("@") else 1  # scoped names of npm contain a slash
     name, pattern = "/".join(parts[:taken]), "/".join(parts[taken:])
-    return text_files(packages.fetch(f"{registry}:{name}"), pattern, text_column)
+    return text_files(packages.fetch_package(f"{registry}:{name}"), pattern, text_column)
 
 
 def _refuse_misspelt(spec: str) -> None:
-    """Raises for what looks like a built-in dataset, with or without its prefix, but is none."""
+    """Raises DocumentError for a spec that resembles a built-in dataset, with or without prefix."""
     close = difflib.get_close_matches(spec, BUILTIN, n=1, cutoff=0.75) or [
         name for name in BUILTIN if name == f"builtin:{spec}"
     ]
@@ -108,6 +122,6 @@ def _refuse_misspelt(spec: str) -> None:
 
 
 def _is_path(spec: str) -> bool:
-    """Whether a spec can only have meant a path, so that the hub need not be asked."""
+    """Whether a spec can only mean a path, so that the hub need not be asked."""
     suffixes = TEXT_SUFFIXES + TABLE_SUFFIXES
     return spec.startswith((".", "/", "~")) or Path(spec).suffix.lower() in suffixes

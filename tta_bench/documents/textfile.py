@@ -1,21 +1,21 @@
-"""Reading text files byte for byte, with errors that say where a file stops being text."""
+"""Reads text files byte for byte; errors say where a file stops being text."""
 
 from __future__ import annotations
 
 import codecs
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tta_bench.errors import DocumentError
+from tta_bench.files import file_sha256
 
 _BLOCK = 1 << 20
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals into a sentence about ``path``."""
+    """Turns an error of the operating system into a DocumentError about the file."""
     try:
         yield
     except OSError as error:
@@ -24,17 +24,17 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """The whole file; nothing is translated, so that its UTF-8 length is the size of the file."""
+    """The whole file, untranslated: the length of the text in UTF-8 is the size of the file."""
     with readable(path):
         data = path.read_bytes()
     return _decode(data, path, offset=0)
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    r"""The lines with their endings, split at ``\n`` only; a byte order mark is dropped."""
+    r"""The lines with their endings, split at `\n` only; a byte order mark is dropped."""
     offset = 0
     with readable(path), path.open("rb") as handle:
-        # A binary file need not hold a newline: look before a "line" of gigabytes is read.
+        # A binary file may have no newline: check before a "line" of gigabytes is read.
         _refuse_nul(handle.read(_BLOCK), path, offset=0)
         handle.seek(0)
         for raw in handle:
@@ -44,7 +44,7 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def is_text(path: Path) -> bool:
-    """Whether all of the file is UTF-8 without NUL bytes."""
+    """Whether the whole file is UTF-8 without NUL bytes."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with readable(path), path.open("rb") as handle:
         try:
@@ -58,13 +58,10 @@ def is_text(path: Path) -> bool:
     return True
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of the content (hex): size and time stamps do not show every edit."""
-    digest = hashlib.sha256()
-    with readable(path), path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def readable_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content; sizes and time stamps do not show every edit."""
+    with readable(path):
+        return file_sha256(path)
 
 
 def _decode(data: bytes, path: Path, offset: int) -> str:
@@ -74,7 +71,7 @@ def _decode(data: bytes, path: Path, offset: int) -> str:
     except UnicodeDecodeError as error:
         raise DocumentError(
             f"{path} is not UTF-8 at byte {offset + error.start} (0x{data[error.start]:02x}); "
-            "convert the file, for instance with iconv."
+            "convert the file to UTF-8, for instance with iconv."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Tokenised documents, cached as Arrow files that are mapped into memory, not read."""
+"""Tokenised documents, cached in Arrow files that are mapped into memory."""
 
 from __future__ import annotations
 
@@ -17,49 +17,48 @@ from tta_bench.documents.document import (
     count_bytes,
     count_words,
 )
+from tta_bench.documents.limits import Limits
 from tta_bench.documents.sources import Source, open_source, read_documents
-from tta_bench.documents.textfile import file_digest
-from tta_bench.documents.truncate import cut_to_characters
-from tta_bench.errors import DocumentError, UsageError
+from tta_bench.documents.textfile import readable_sha256
+from tta_bench.documents.truncate import truncate_at_character
+from tta_bench.errors import DocumentError
 from tta_bench.fetch.packages import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_VERSION = 1  # of everything between a document and its tokens: a change of it empties the cache
+_VERSION = 1  # of the path from a document to its tokens; a new version makes old caches unused
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is kept of a dataset."""
+    """Which documents of a dataset are read, and how much of each."""
 
     text_column: str | None = None
-    limit: int | None = None  # documents
-    max_tokens: int | None = None  # of each document, from its start
-    min_tokens: int = 0  # shorter documents are left out before limit counts
-    join: str | None = None  # one stream of all documents, this between them
-    drop_final_newline: bool = False  # one newline at the end of each text, as llama-perplexity
+    limit: int | None = None  # number of documents
+    max_tokens: int | None = None  # per document, from its start
+    min_tokens: int = 0  # shorter documents are left out and do not count towards limit
+    join: str | None = None  # if given, all documents become one, with this text between them
+    drop_final_newline: bool = (
+        False  # drop one newline at the end of each text, as llama-perplexity does
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("max_tokens", 1), ("min_tokens", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} must be at least {least}, but is {value}.")
+        Limits(self.limit, self.max_tokens, self.min_tokens)  # which checks them
 
 
 class TokenizedDataset:
-    """The documents of one spec as token ids; only those being read are in memory."""
+    """The documents of a dataset as token ids; only those being read are in memory."""
 
     def __init__(self, spec: str, rows: Any, totals: Totals) -> None:
         self.spec = spec
-        self._rows = rows  # datasets.Dataset that gives Arrow tables
+        self._rows = rows  # a datasets.Dataset that returns Arrow tables
         self._totals = totals
 
     @property
     def fingerprint(self) -> str:
-        """Hash of every document's text and token ids, in order: what the numbers depend on."""
+        """Hash of the texts and token ids of all documents, in order."""
         return self._totals.fingerprint
 
     @property
@@ -68,12 +67,12 @@ class TokenizedDataset:
 
     @property
     def max_tokens_per_document(self) -> int:
-        """The length of the longest document."""
+        """Tokens in the longest document."""
         return self._totals.longest
 
     @property
     def lengths(self) -> NDArray[np.integer]:
-        """[documents] tokens of each document."""
+        """[documents] Number of tokens in each document."""
         import pyarrow.compute as pc
 
         ids = self._rows.data.column("token_ids")
@@ -87,7 +86,7 @@ class TokenizedDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
         row = self._rows[index % len(self)]
-        # A view of the mapped file: nothing is copied.
+        # A view of the mapped file, not a copy.
         ids = row["token_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=True)
         return TokenizedDocument(
             key=row["key"][0].as_py(),
@@ -113,11 +112,26 @@ def tokenized(
     drop_final_newline: bool = False,
     cache_dir: Path | None = None,
 ) -> TokenizedDataset:
-    """The documents of ``spec`` tokenised without special tokens, from the cache if they are there.
+    """The documents of a dataset, tokenised without special tokens and cached.
 
-    ``tokenizer`` is a Hugging Face one. Each text is tokenised whole, then cut to ``max_tokens``.
-    The cache (``cache_dir``, else the bench's own) is keyed by the contents of the documents, the
-    tokenizer and the options. Raises :class:`DocumentError`, or UsageError for a senseless option.
+    Each text is tokenised as a whole and then truncated to `max_tokens`. The key of the cache is a
+    hash of the documents' contents, the tokenizer and the options.
+
+    Args:
+        spec: a dataset, in one of the forms of `dataset_names()`.
+        tokenizer: a tokenizer of transformers.
+        text_column: the column that contains the text in tables; None to choose it.
+        limit: number of documents to read; None for all.
+        max_tokens: tokens to keep of each document; None for all.
+        min_tokens: leave out documents with fewer tokens.
+        join: text to put between the documents, which makes them one document; None for separate
+            documents.
+        drop_final_newline: drop one newline at the end of each text.
+        cache_dir: the folder of the cache; None for the default one.
+
+    Raises:
+        DocumentError: the dataset cannot be found, read or cached.
+        UsageError: an option is out of range.
     """
     options = Options(text_column, limit, max_tokens, min_tokens, join, drop_final_newline)
     source = open_source(spec, text_column)
@@ -133,16 +147,19 @@ def tokenized(
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
-    """Hash of what a tokenizer does, whatever it is called and wherever it came from."""
+    """Hash of a tokenizer's behaviour, independent of its name and origin."""
     if getattr(tokenizer, "is_fast", False):
-        # Both were set by the last call, and the next one sets them again.
+        # The last call has set both of these, and the next call sets them again.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         state = tokenizer.backend_tokenizer.to_str()
     else:
         with tempfile.TemporaryDirectory() as scratch:
             files = sorted(tokenizer.save_vocabulary(scratch))
-            state = [sorted(tokenizer.get_vocab().items()), *(file_digest(Path(f)) for f in files)]
+            state = [
+                sorted(tokenizer.get_vocab().items()),
+                *(readable_sha256(Path(f)) for f in files),
+            ]
     special = bool(getattr(tokenizer, "split_special_tokens", False))
     return _hash([type(tokenizer).__name__, special, state])
 
@@ -165,14 +182,14 @@ def _tokenize_all(
         yield _tokenize(tokenizer, document, encoding, options.max_tokens)
     if none:
         raise DocumentError(
-            f"No document of {spec} has {options.min_tokens} tokens: lower --min-tokens."
+            f"No document of {spec} has at least {options.min_tokens} tokens: lower --min-tokens."
         )
 
 
 def encoded_texts(
     spec: str, source: Source, tokenizer: Any, options: Options
 ) -> Iterator[tuple[Document, Any]]:
-    """One whole text at a time with its encoding; with ``join``, the one text there is."""
+    """One whole document at a time with its encoding; a single one if `join` is given."""
     chosen = _chosen(spec, source, tokenizer, options)
     if options.join is None:
         yield from chosen
@@ -184,7 +201,7 @@ def encoded_texts(
 def _chosen(
     spec: str, source: Source, tokenizer: Any, options: Options
 ) -> Iterator[tuple[Document, Any]]:
-    """The chosen documents with their encodings (None where nobody will look at them)."""
+    """The documents that are read, with their encodings (None where they are not needed)."""
     kept = 0
     for document in read_documents(spec, source):
         if options.drop_final_newline:
@@ -200,8 +217,8 @@ def _chosen(
 
 
 def _encode(tokenizer: Any, text: str) -> Any:
-    # Never in pieces: a tokenizer may merge across any boundary. Not verbose: a document longer
-    # than the model's context is what the bench is for.
+    # Never in pieces, since a tokenizer may merge across any boundary. Not verbose, since it would
+    # warn about documents longer than the model's context, which are expected here.
     return tokenizer(
         text,
         add_special_tokens=False,
@@ -219,7 +236,7 @@ def _tokenize(
     ids, text = np.asarray(encoding["input_ids"], dtype=np.int32), document.text
     if max_tokens is not None and len(ids) > max_tokens:
         offsets = encoding.encodings[0].offsets if encoding.encodings else None
-        kept, end = cut_to_characters(tokenizer, text, ids, offsets, max_tokens)
+        kept, end = truncate_at_character(tokenizer, text, ids, offsets, max_tokens)
         ids, text = ids[:kept], text[:end]
     return TokenizedDocument(
         document.key, ids, count_bytes(text), count_words(text), document.sha256

@@ -1,4 +1,4 @@
-"""The text that the first tokens of a document cover, exactly: what ``max_tokens`` leaves of it."""
+"""Truncation to a number of tokens, and exactly the text that the remaining tokens cover."""
 
 from __future__ import annotations
 
@@ -10,17 +10,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_STEPS_BACK = 16  # tokens; more than any tokenizer makes of one character
+_STEPS_BACK = 16  # tokens; no tokenizer splits one character into as many
 
 
-def cut_to_characters(
+def truncate_at_character(
     tokenizer: Any, text: str, token_ids: NDArray[np.int32], offsets: Any, limit: int
 ) -> tuple[int, int]:
-    """How many of the first ``limit`` tokens to keep, and how many characters they cover.
+    """Truncates a document to at most `limit` tokens, at the end of a character.
 
-    A limit that falls inside a character (tokens are often single bytes of one) moves back to the
-    last token that ends where a character does. ``offsets`` are the tokens' (start, end) in
-    characters, None where the tokenizer has none; then the text is decoded instead.
+    Tokens are often single bytes of a character: a limit inside a character moves back to the last
+    token that ends with one.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+        text: the text of the document.
+        token_ids: [n] tokens of the whole text.
+        offsets: the (start, end) of each token in characters; None if the tokenizer has no offsets,
+            in which case tokens are decoded and compared with the text.
+        limit: the number of tokens to keep.
+
+    Returns:
+        The number of tokens kept, and of characters that they cover.
+
+    Raises:
+        DocumentError: the tokenizer has no offsets and does not decode to the text.
     """
     if len(token_ids) <= limit:
         return len(token_ids), len(text)
@@ -35,17 +48,17 @@ def _by_offsets(
     import numpy as np
 
     spans = np.asarray(offsets, dtype=np.int64)
-    # A token without characters (white space that the tokenizer trimmed off) shares none.
+    # A token without characters (trimmed white space) overlaps with no other.
     starts = np.where(spans[:, 0] < spans[:, 1], spans[:, 0], len(text))
-    reach = np.maximum.accumulate(spans[:, 1])  # characters that the tokens up to i touch
-    rest = np.minimum.accumulate(starts[::-1])[::-1]  # the first that the tokens from i on touch
+    reach = np.maximum.accumulate(spans[:, 1])  # end of the characters in tokens 0 .. i
+    rest = np.minimum.accumulate(starts[::-1])[::-1]  # first character in tokens i .. n
     whole = np.flatnonzero(reach[:limit] <= rest[1 : limit + 1])
     if not len(whole):
         return 0, 0
     kept = int(whole[-1]) + 1
     end, following = int(reach[kept - 1]), int(rest[kept])
     if end < following:
-        # Some tokenizers trim white space off the offsets, so a gap may be the last token's own.
+        # Some tokenizers trim white space from offsets, so a gap may belong to the last token.
         decoded = _decode(tokenizer, token_ids[:kept])
         if end < len(decoded) <= following and text.startswith(decoded):
             end = len(decoded)
@@ -57,12 +70,12 @@ def _by_decoding(
 ) -> tuple[int, int]:
     for kept in range(limit, max(limit - _STEPS_BACK, -1), -1):
         left, right = _decode(tokenizer, token_ids[:kept]), _decode(tokenizer, token_ids[kept:])
-        # Inside a character neither half decodes to it. Many decoders drop a leading space.
+        # Inside a character, neither side decodes to it. Many decoders drop a leading space.
         if text.startswith(left) and text[len(left) :] in (right, f" {right}"):
             return kept, len(left)
     raise DocumentError(
-        f"The bytes of {limit} tokens cannot be counted, since {type(tokenizer).__name__} "
-        "has no offsets and does not decode to the text it was given: leave out --max-tokens."
+        f"The bytes of {limit} tokens cannot be counted, because {type(tokenizer).__name__} "
+        "has no offsets and does not decode to its input: leave out --max-tokens."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tta_bench.cost.counter import Counted, count_flops
-from tta_bench.cost.flop_report import FlopReport
+from tta_bench.cost.flop_report import FlopReport, mean_flops
 from tta_bench.engine.step import synthetic_steps
 
 if TYPE_CHECKING:
@@ -71,14 +71,13 @@ def flops_per_token(
         report: its check, at the widest step.
         steps: how often a lane took a step of each shape.
     """
-    tokens = sum(shape.scored * times for shape, times in steps.items())
-    if not tokens or report.flops is None:
+    if not steps or report.flops is None:
         return None
     formula, beyond = method.flops, 0.0
     if report.analytic is None:
-        formula = method.model.cost.forward
+        formula = method.cost.forward
         beyond = (report.flops - formula(report.shape)) / report.shape.scored
-    return beyond + sum((formula(s) or 0.0) * times for s, times in steps.items()) / tokens
+    return beyond + mean_flops(formula, steps)
 
 
 def _analytic(method: Method, shape: StepShape, steps: int) -> float | None:

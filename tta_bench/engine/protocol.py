@@ -107,6 +107,11 @@ class Protocol:
         return {"hf-guide": "\n\n", "krause": ""}.get(self.name)
 
     @property
+    def drop_final_newline(self) -> bool:
+        """Whether one newline at the end of each text is left out."""
+        return self.name == "llama.cpp"
+
+    @property
     def uses_prefix(self) -> bool:
         """Whether a prefix token stands before the document."""
         return self.name in ("stream", "lm-eval")

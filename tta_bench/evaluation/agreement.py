@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench.errors import BenchError
+from tta_bench.store.jsonable import leaves
 from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ EXACT, CLOSE, DIFFERENT = "exact", "within tolerance", "differs"
 
 
 class Tolerance(NamedTuple):
-    """How far two readings may lie apart where bits cannot be asked for.
+    """How far two readings may lie apart where equal bits cannot be expected.
 
     Attributes:
-        mean: nats per token, of the mean loss of a document.
-        token: nats, of the loss of any one token.
+        mean: largest difference of a document's mean loss, nats per token.
+        token: largest difference of any one token's loss, nats.
     """
 
     mean: float
@@ -41,7 +42,7 @@ TOLERANCES = {
     "float16": Tolerance(2e-3, 0.2),
     "bfloat16": Tolerance(1e-2, 1.0),
 }
-"""By the dtype of the weights: about ten times what rounding alone was seen to do.
+"""Tolerances by the dtype of the weights: about ten times what rounding alone was seen to do.
 
 float32: another number of threads moved a document of 4,096 tokens by 3e-8 nats per token and no
 token by more than 2e-5 (dynamic evaluation, Adam); lanes on a GPU moved a token by 8e-5. bfloat16:
@@ -101,10 +102,10 @@ class DocumentComparison:
     """One document in both readings.
 
     Attributes:
-        key: its name.
+        key: the document's name.
         tokens: predictions scored then.
-        then: nats per token of the stored run; None where it was not done.
-        now: nats per token of the run made now; likewise.
+        then: nats per token in the stored run; None where it has no losses.
+        now: nats per token in the run made now; None where it has no losses.
         difference: now minus then, nats per token; None where they cannot be compared.
         largest: largest difference of one token's loss, nats; None where a run stores none.
         verdict: EXACT, CLOSE or DIFFERENT.
@@ -127,13 +128,13 @@ class Comparison:
 
     Attributes:
         run: folder of the stored run, as given.
-        method: its spec.
-        documents: in the order of the dataset.
-        environment: what was not the same.
-        tolerance: what the verdict CLOSE stands for.
-        demanded: EXACT, or CLOSE where no one can ask for equal bits.
-        reason: why no equal bits are asked for; None where they are.
-        notes: what a reader must know of the run made now.
+        method: the method's spec.
+        documents: documents in the order of the dataset.
+        environment: everything that was not the same.
+        tolerance: how far readings may lie apart for the verdict CLOSE.
+        demanded: EXACT, or CLOSE where equal bits cannot be expected.
+        reason: why equal bits cannot be expected; None where they can.
+        notes: what a reader must know about the run made now.
     """
 
     run: str
@@ -169,7 +170,7 @@ def compare_runs(then: Run, now: Run, notes: tuple[str, ...] = ()) -> Comparison
 
     Args:
         then: a stored run.
-        now: the same cell run again, on all of its documents or on the first of them.
+        now: the same job done again, on all of its documents or on the first of them.
 
     Raises:
         BenchError: stored losses are damaged, or the two have no document in common.
@@ -177,14 +178,14 @@ def compare_runs(then: Run, now: Run, notes: tuple[str, ...] = ()) -> Comparison
     read = int(now.manifest["dataset"].get("documents") or 0)
     dtype = str(now.manifest.get("dtype"))
     tolerance = TOLERANCES.get(dtype, TOLERANCES["bfloat16"])
-    again = {row.index: row for row in now.rows}
+    redone = {row.index: row for row in now.rows}
     wanted = [row for row in then.rows if row.index < read]
     if not wanted:
         raise BenchError(f"{then.path} has no document that could be compared; nothing was shown.")
-    documents = tuple(_document(then, row, now, again.get(row.index), tolerance) for row in wanted)
+    documents = tuple(_document(then, row, now, redone.get(row.index), tolerance) for row in wanted)
     manifests = [run.manifest | {"lanes": run.lanes} for run in (then, now)]
     environment = tuple(_environment(*manifests))
-    texts = tuple(_texts(wanted, again))
+    texts = tuple(_texts(wanted, redone))
     reason = _why_not_exact(then, now, environment)
     return Comparison(
         run=then.path.as_posix(),
@@ -255,7 +256,7 @@ def _texts(before: list[Row], after: Mapping[int, Row]) -> Iterator[Difference]:
 def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     """What differs in the manifests; what the older one did not record is left out."""
     part = then["dataset"].get("documents") != now["dataset"].get("documents")
-    before, after = _flat(then), _flat(now)
+    before, after = _compared_fields(then), _compared_fields(now)
     for name in dict.fromkeys([*before, *after]):
         if name in _NAMES or (part and name in _OF_THE_WHOLE) or name not in before:
             continue
@@ -264,7 +265,7 @@ def _environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Di
 
 
 def _why_not_exact(then: Run, now: Run, environment: tuple[Difference, ...]) -> str | None:
-    """Why no one can ask for equal bits; None where everyone can."""
+    """Why equal bits cannot be expected; None where they can."""
     if any(section(run.manifest, "device").get("type") != "cpu" for run in (then, now)):
         return "not both ran on a CPU"
     if now.manifest.get("dtype") not in _EXACT_DTYPES:
@@ -285,21 +286,10 @@ def _within(what: str, name: str) -> bool:
     return what == name or what.startswith(f"{name}.")
 
 
-def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of the sections that are compared, by dotted name."""
-    leaves: dict[str, Any] = {}
-
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(item, f"{name}.{key}")
-        else:
-            leaves[name] = value
-
-    for name in _COMPARED:
-        if name in manifest:
-            walk(manifest[name], name)
-    return leaves
+def _compared_fields(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the sections that are compared, by dotted name."""
+    sections = {name: manifest[name] for name in _COMPARED if name in manifest}
+    return {name: value for name, value in leaves(sections).items() if value != {}}
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One method measured on the documents of a cell, and stored as it goes."""
+"""One method measured on the documents in a setting, and stored as it goes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tta_bench.engine.loop import DocumentResult, Engine
 from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import full_step
 from tta_bench.engine.trial import Trial, TrialSetup, halved_until_it_fits
+from tta_bench.evaluation.steps import step_shapes
 from tta_bench.model.step_shape import StepShape
 from tta_bench.store import FAILED, Row, RunWriter
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
-    from tta_bench.evaluation.progress import Progress
-    from tta_bench.evaluation.setting import Cell
+    from tta_bench.evaluation.observer import Observer
+    from tta_bench.evaluation.setting import Setting
 
 
 @dataclasses.dataclass
@@ -49,21 +50,26 @@ class Measurement:
     """
 
     def __init__(
-        self, cell: Cell, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool
+        self,
+        setting: Setting,
+        choice: MethodChoice,
+        writer: RunWriter,
+        progress: Observer,
+        debug: bool,
     ):
-        self.cell = cell
+        self.setting = setting
         self.choice = choice
         self.writer = writer
         self.progress = progress
         self.lanes = 1
-        longest = cell.documents.max_tokens_per_document
+        longest = setting.documents.max_tokens_per_document
         self._setup = TrialSetup(
-            cell.model,
+            setting.model,
             choice,
-            cell.protocol,
-            cell.prefix_id,
-            full_step(cell.protocol, longest),
-            cell.suite.seed,
+            setting.protocol,
+            setting.prefix_id,
+            full_step(setting.protocol, longest),
+            setting.spec.seed,
             longest,
             debug,
         )
@@ -76,22 +82,22 @@ class Measurement:
         self._now = _Reading()
         self._given_up: list[_Reading] = []
         for row in writer.kept.values():
-            self._count(row.status, row.reason, cell.documents[row.index])
+            self._count(row.status, row.reason, setting.documents[row.index])
 
     def run(self) -> dict[str, Any]:
         """Stores a row for each document; returns the summary."""
-        self.lanes = self.cell.lanes or self._lanes_that_fit()
+        self.lanes = self.setting.lanes or self._lanes_that_fit()
         return halved_until_it_fits(self.lanes, self._attempt, self._give_up)
 
     def broken(self, error: BaseException) -> dict[str, Any]:
         """Stores rows for the documents that a method would have read, had it not failed before."""
         status, reason = outcome_of(error)
         for index in self._pending()[: self.lanes]:
-            self._store(DocumentResult(index, self.cell.documents[index], status, reason))
+            self._store(DocumentResult(index, self.setting.documents[index], status, reason))
         return {"status": status, "reason": reason}
 
     def _lanes_that_fit(self) -> int:
-        documents = self.cell.documents
+        documents = self.setting.documents
         steps = ceil(documents.max_tokens_per_document / self._setup.shape.scored)
         return self._setup.lanes_that_fit(len(documents) - len(self._over), steps)
 
@@ -125,9 +131,9 @@ class Measurement:
         }
 
     def _compiles(self, lanes: int) -> bool:
-        scored, lengths = self._setup.shape.scored, self.cell.documents.lengths
+        scored, lengths = self._setup.shape.scored, self.setting.documents.lengths
         steps = sum(ceil(length / scored) for length in lengths) / lanes
-        return compiles(self.cell.suite.compile, self.cell.model.device, steps)
+        return compiles(self.setting.spec.compile, self.setting.model.device, steps)
 
     def _say_once(self, trial: Trial) -> None:
         """Tells the user what the trial's FLOPs and the method's notes say, if it is new."""
@@ -139,7 +145,7 @@ class Measurement:
 
     def _read(self, engine: Engine) -> None:
         pending = self._pending()
-        documents = (self.cell.documents[index] for index in pending)
+        documents = (self.setting.documents[index] for index in pending)
         for result in engine.run(documents, self._show):
             if result.status == "oom" and self.lanes > 1:
                 raise MemoryError(result.reason)
@@ -161,7 +167,7 @@ class Measurement:
 
     def _give_up(self, lanes: int, fewer: int) -> None:
         """Frees the attempt's memory and takes back what will be read again."""
-        give_back(self.cell.model.device)
+        give_back(self.setting.model.device)
         now = self._now
         self._given_up.append(now)
         lost = now.shown_tokens - now.tokens, now.shown_nll - now.nll
@@ -172,7 +178,7 @@ class Measurement:
 
     def _pending(self) -> list[int]:
         """Documents to be read; the longest first where several lanes should end together."""
-        documents = self.cell.documents
+        documents = self.setting.documents
         pending = [index for index in range(len(documents)) if index not in self._over]
         if self.lanes > 1:
             lengths = documents.lengths
@@ -202,24 +208,9 @@ class Measurement:
     def _count(self, status: str, reason: str | None, document: TokenizedDocument) -> None:
         self._outcomes[status] += 1
         if status == "done":
-            self._shapes.update(self._steps_of(document))
+            self._shapes.update(step_shapes(self.setting, len(document.token_ids)))
         elif status in FAILED:
             self._reason = reason
-
-    def _steps_of(self, document: TokenizedDocument) -> list[StepShape]:
-        protocol = self.cell.protocol
-        prefixed = protocol.uses_prefix and self.cell.prefix_id is not None
-        length = len(document.token_ids) + prefixed
-        cached = protocol.context if protocol.context_mode == "cache" else 0
-        return [
-            StepShape(
-                span.stop - span.start,
-                span.scored,
-                min(cached, span.start),
-                span.stop - span.scored,
-            )
-            for span in protocol.plan(length)
-        ]
 
     def _status(self) -> dict[str, Any]:
         outcomes, reason = self._outcomes, self._reason

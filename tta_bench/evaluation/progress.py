@@ -1,4 +1,4 @@
-"""What is going on: a live line a method on a terminal, plain lines elsewhere, all on stderr."""
+"""Shows progress on stderr: a live line per method on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Method:
 
 
 class Progress:
-    """Shows how far each method has come.
+    """An `Observer` that shows a person how far each method has come.
 
         with Progress(quiet=False) as progress:
             progress.start_method("none", total_documents=23, total_tokens=90_000)
@@ -58,7 +58,7 @@ class Progress:
         total_documents: documents each method reads; None if not known.
         total_tokens: tokens each method scores; None if not known, and then no time left is shown.
         quiet: show nothing but notes.
-        console: where to; stderr by default.
+        console: console to write to; None: one on stderr.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Progress:
             self._task = self._live.add_task(self._method.spec, total=None, text="", left="")
             self._show("")
         else:
-            self._line(f"{self._method.spec}: started")
+            self.remark(f"{self._method.spec}: started")
 
     def update(self, tokens: int, nll_sum: float, documents_done: int) -> None:
         """A step was taken.
@@ -129,7 +129,7 @@ class Progress:
         elif time.monotonic() - method.last_line >= (PLAIN_INTERVAL if ended else LONGEST_SILENCE):
             method.last_line = time.monotonic()
             left = self._time_left()
-            self._line(f"{method.spec}: {self._figures()}" + (f", {left}" if left else ""))
+            self.remark(f"{method.spec}: {self._figures()}" + (f", {left}" if left else ""))
 
     def end_method(self, status: str) -> None:
         """The method has ended; `complete`, or how it broke off."""
@@ -142,7 +142,7 @@ class Progress:
             if self._task is not None:
                 self._live.stop_task(self._task)
         else:
-            self._line(f"{method.spec}: {status}, {self._figures()}, {took}")
+            self.remark(f"{method.spec}: {status}, {self._figures()}, {took}")
         self._method = self._task = None
 
     def note(self, text: str) -> None:
@@ -150,6 +150,11 @@ class Progress:
         from rich.text import Text
 
         self.console.print(Text(plain(text)), soft_wrap=True)
+
+    def remark(self, text: str) -> None:
+        """A line for the user that is left out when quiet."""
+        if not self.quiet:
+            self.note(text)
 
     def _figures(self) -> str:
         method = self._method
@@ -183,10 +188,6 @@ class Progress:
         total = self.total_tokens or self.total_documents
         done = method.tokens if self.total_tokens else method.documents
         self._live.update(self._task, completed=done, total=total, text=text, left=left)
-
-    def _line(self, text: str) -> None:
-        if not self.quiet:
-            self.note(text)
 
 
 def _live_display(console: Console) -> RichProgress:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.documents.sources import open_source
 from tta_bench.documents.tokens import Options, TokenizedDataset, encoded_texts, tokenized
-from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import DocumentError
+from tta_bench.evaluation.plan import setting_specs
+from tta_bench.evaluation.recorded import recorded_suite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,33 +61,16 @@ def reopen(manifest: Mapping[str, Any]) -> Reopened:
     """Opens the dataset of a run again and makes sure that it is what the run read.
 
     Raises:
-        BenchError: the dataset or the tokenizer is not to be had here, or holds other documents.
+        BenchError: the dataset or the tokenizer cannot be had here, or holds other documents.
     """
     from tta_bench.model.load import load_tokenizer
 
-    dataset, model = manifest["dataset"], manifest["model"]
-    spec = _here(dataset.get("spec"))
-    names = {name: manifest["protocol"].get(name) for name in Protocol.__dataclass_fields__}
-    protocol = Protocol(**{name: value for name, value in names.items() if value is not None})
-    options = Options(
-        text_column=(manifest.get("config") or {}).get("text_column"),
-        limit=dataset.get("limit"),
-        max_tokens=dataset.get("max_tokens"),
-        min_tokens=dataset.get("min_tokens") or 0,
-        join=protocol.join,
-        drop_final_newline=protocol.name == "llama.cpp",
-    )
-    tokenizer = load_tokenizer(_here(model.get("name")), model.get("commit"))
-    documents = tokenized(spec, tokenizer, **vars(options))
-    if documents.fingerprint != dataset.get("fingerprint"):
+    (setting,) = setting_specs(recorded_suite(manifest, "the manifest"))
+    tokenizer = load_tokenizer(setting.model)
+    documents = tokenized(setting.dataset, tokenizer, **vars(setting.document_options))
+    if documents.fingerprint != manifest["dataset"].get("fingerprint"):
         raise DocumentError(
-            f"{spec} holds other text here than when the run was made, or its tokenizer cuts it "
-            "differently."
+            f"{setting.dataset} holds other text here than when the run was made, or its tokenizer "
+            "cuts it differently."
         )
-    return Reopened(spec, tokenizer, options, documents)
-
-
-def _here(spec: Any) -> str:
-    """A spec of a manifest, which writes the home folder as `~`."""
-    text = str(spec)
-    return str(Path(text).expanduser()) if text.startswith("~/") else text
+    return Reopened(setting.dataset, tokenizer, setting.document_options, documents)

@@ -1,73 +1,63 @@
-"""A cell of a suite: one model on one dataset under one protocol; each method in it is a run."""
+"""A setting, opened: the model, the documents as token ids, and the checks before any run."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from tta_bench.contract.choice import MethodChoice
-from tta_bench.contract.method import Method
-from tta_bench.contract.registry import available, source_hash
-from tta_bench.documents import TokenizedDataset
+from tta_bench.documents import tokenized
 from tta_bench.engine.compiling import compiles
 from tta_bench.engine.lanes import asked_lanes
 from tta_bench.engine.loop import MIN_TOKENS
-from tta_bench.engine.protocol import Protocol
-from tta_bench.errors import MethodError, UsageError
-from tta_bench.evaluation.measure import Measurement
-from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.load import prefix_id
-from tta_bench.store import RunWriter
-from tta_bench.store.manifest import build_manifest
-from tta_bench.validity.check import quick_checks
+from tta_bench.errors import UsageError
+from tta_bench.evaluation.plan import by_setting
+from tta_bench.model.prefix import prefix_id
 
 if TYPE_CHECKING:
-    from tta_bench.evaluation.progress import Progress
-    from tta_bench.evaluation.suite import Suite
+    from collections.abc import Iterable
 
-SINKS_NOTE = (
-    "documents are longer than chunk and context: the cache drops the first tokens' keys, and many "
-    "models predict badly without them (attention sinks); compare with --context-mode recompute."
-)
-CACHE_NOTE = "a carried cache grows with the stream, so the model itself runs uncompiled."
-WEIGHTS_CHANGED = "it changed the model's shared weights"
-WEIGHTS_HINT = "keep weights of your own and pass them to model.logits(window, weights)."
+    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.documents import TokenizedDataset
+    from tta_bench.engine.protocol import Protocol
+    from tta_bench.evaluation.job import Job, SettingSpec
+    from tta_bench.model.language_model import LanguageModel
 
 
-@dataclasses.dataclass
-class Cell:
-    """One model on one dataset under one protocol; `run` adds a method.
+@dataclass
+class Setting:
+    """One model on one dataset under one protocol.
 
     Attributes:
+        spec: what was asked for.
+        model: the model, or its shape (`load_shape`).
+        documents: the dataset, tokenised.
         prefix_id: the token that stands before each document, or None.
-        lanes: what was asked for; None where each method gets as many as fit into memory.
+        lanes: lanes that were asked for; None where each method gets as many as fit into memory.
     """
 
-    suite: Suite
-    protocol: Protocol
+    spec: SettingSpec
     model: LanguageModel
-    dataset_spec: str
     documents: TokenizedDataset
+    prefix_id: int | None
+    lanes: int | None
 
-    def __post_init__(self) -> None:
-        self.prefix_id = (
-            prefix_id(self.protocol.prefix, self.model.tokenizer, self.model.vocab_size)
-            if self.protocol.uses_prefix
-            else None
-        )
-        compiles(self.suite.compile, self.model.device, 0)  # a wrong word is told before the work
-        self.lanes = asked_lanes(
-            self.suite.lanes, self.protocol, self.model.device, len(self.documents)
+    @property
+    def protocol(self) -> Protocol:
+        return self.spec.protocol
+
+    @property
+    def evicts_sinks(self) -> bool:
+        """Whether a carried cache will lose the keys of a document's first tokens."""
+        held = self.protocol.context + self.protocol.chunk
+        return (
+            self.protocol.context_mode == "cache" and self.documents.max_tokens_per_document > held
         )
 
     def check(self) -> None:
-        """Raises UsageError where this cell cannot run at all."""
-        if not any(len(document.token_ids) >= MIN_TOKENS for document in self.documents):
+        """Raises UsageError where no method can run in this setting."""
+        if not any(length >= MIN_TOKENS for length in self.documents.lengths):
             raise UsageError(
-                f"{self.dataset_spec} has no document of at least {MIN_TOKENS} tokens to read; "
+                f"{self.spec.dataset} has no document of at least {MIN_TOKENS} tokens to read; "
                 "choose other documents."
             )
         most = self.model.max_positions
@@ -85,125 +75,49 @@ class Cell:
 
     def check_method(self, choice: MethodChoice) -> None:
         """Raises UsageError where a method would learn from the very documents it is tested on."""
-        if self.dataset_spec in choice.cls.offline_datasets(choice.params):
+        if self.spec.dataset in choice.cls.offline_datasets(choice.params):
             raise UsageError(
                 f"{choice.spec}: what is read offline must come from other text than "
-                f"{self.dataset_spec}, which is evaluated."
+                f"{self.spec.dataset}, which is evaluated."
             )
 
-    @property
-    def evicts_sinks(self) -> bool:
-        """Whether a carried cache will lose the keys of a document's first tokens."""
-        held = self.protocol.context + self.protocol.chunk
-        return (
-            self.protocol.context_mode == "cache" and self.documents.max_tokens_per_document > held
-        )
 
-    def run(self, choice: MethodChoice, writer: RunWriter, progress: Progress, debug: bool) -> None:
-        """Runs one method and stores it; a method that fails leaves a run that says so."""
-        for note in writer.notes:
-            progress.note(f"{choice.spec}: {note}")
-        kept = writer.kept
-        if kept and not progress.quiet:
-            progress.note(f"{choice.spec}: {len(kept)} of {len(self.documents)} documents are kept")
-        tokens = self.documents.total_tokens
-        tokens -= int(self.documents.lengths[list(kept)].sum())
-        progress.start_method(choice.spec, len(self.documents) - len(kept), tokens)
-        notes = [SINKS_NOTE] if self.evicts_sinks else []
-        if self.suite.compile == "on" and self.protocol.context_mode == "cache":
-            notes.append(CACHE_NOTE)
-        valid, broken_rules = _validity(choice)
-        if broken_rules:
-            notes.append(f"NOT VALID: `tta-bench check` fails at {', '.join(broken_rules)}.")
-        for note in notes:
-            progress.note(f"{choice.spec}: {note}")
-        weights = _weight_sums(self.model)
-        measurement = Measurement(self, choice, writer, progress, debug)
-        try:
-            summary = measurement.run()
-        except (Exception, SystemExit) as error:  # a method is foreign code: it may raise anything
-            if debug or _concerns_storage(error):
-                raise
-            summary = measurement.broken(error)
-            progress.note(f"{choice.spec}: {summary['reason']}")
-        if not torch.equal(weights, _weight_sums(self.model)):
-            summary |= {"status": "error", "reason": WEIGHTS_CHANGED}
-        facts = {"valid": valid, "rules_broken": broken_rules, "notes": notes}
-        writer.finish(summary | facts | self._partial())
-        progress.end_method(summary["status"])
-        if summary["reason"] == WEIGHTS_CHANGED:
-            raise MethodError(f"{choice.spec} changed the model's shared weights; {WEIGHTS_HINT}")
+def open_setting(spec: SettingSpec, model: LanguageModel) -> Setting:
+    """Tokenises the documents and checks that they can be read.
 
-    def _partial(self) -> dict[str, Any]:
-        cuts = [
-            f"--{flag.replace('_', '-')} {value}"
-            for flag in ("limit", "max_tokens", "min_tokens")
-            if (value := getattr(self.suite, flag))
-        ]
-        return {"partial": bool(cuts), "partial_reason": ", ".join(cuts) or None}
-
-    def manifest(self, choice: MethodChoice) -> dict[str, Any]:
-        """What a run of this method is made of."""
-        model = self.model
-        limits = ("limit", "max_tokens", "min_tokens")
-        return build_manifest(
-            model={
-                "name": model.name,
-                "random_weights": model.random_weights,
-                "architecture": type(model.net).__name__,
-                "parameters": sum(p.numel() for p in model.net.parameters()),
-                **model.provenance,
-            },
-            dataset={
-                "spec": self.dataset_spec,
-                "fingerprint": self.documents.fingerprint,
-                "documents": len(self.documents),
-                "tokens": self.documents.total_tokens,
-                **{name: getattr(self.suite, name) for name in limits},
-            },
-            method={
-                "name": choice.name,
-                "spec": choice.spec,
-                "params": choice.params,
-                "source_sha256": source_hash(choice.cls),
-                "family": available()[choice.name].family,
-                "artifacts": choice.cls.artifacts(choice.params, model),
-            },
-            protocol=self.protocol.to_dict(),
-            prefix_id=self.prefix_id,
-            dtype=str(model.dtype),
-            device=str(model.device),
-            lanes=self.lanes,
-            seeds={"torch": self.suite.seed},
-            deterministic=self.suite.deterministic,
-            config=dataclasses.asdict(self.suite),
-            torch=torch,
-        )
-
-
-def _concerns_storage(error: BaseException) -> bool:
-    """A disk that cannot be written ends everything, not one method."""
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-
-
-_VERDICTS: dict[tuple[type[Method], str], tuple[bool | None, list[str]]] = {}
-
-
-def _validity(choice: MethodChoice) -> tuple[bool | None, list[str]]:
-    """The verdict of the quick probes on tiny random models, and the rules that were broken.
-
-    Once for all cells: the probes know neither the model nor the documents.
+    Raises:
+        DocumentError: the documents cannot be had.
+        UsageError: they cannot be read under the protocol.
     """
-    key = choice.cls, choice.spec
-    if key not in _VERDICTS:
-        try:
-            report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
-            _VERDICTS[key] = report.valid, list(report.failed)
-        except SystemExit:  # it will raise again in its run, and its row will say so
-            _VERDICTS[key] = None, []
-    return _VERDICTS[key]
+    protocol = spec.protocol
+    documents = tokenized(spec.dataset, model.tokenizer, **vars(spec.document_options))
+    prefix = (
+        prefix_id(protocol.prefix, model.tokenizer, model.vocab_size)
+        if protocol.uses_prefix
+        else None
+    )
+    compiles(spec.compile, model.device, 0)  # a wrong word is told before the work
+    lanes = asked_lanes(spec.lanes, protocol, model.device, len(documents))
+    setting = Setting(spec, model, documents, prefix, lanes)
+    setting.check()
+    return setting
 
 
-def _weight_sums(model: LanguageModel) -> Tensor:
-    """One number a parameter, to see whether a method changed the weights that all share."""
-    return torch.stack([value.sum(dtype=torch.float64) for value in model.net.parameters()])
+def open_settings(
+    jobs: Iterable[Job], model: LanguageModel
+) -> list[tuple[Setting, list[MethodChoice]]]:
+    """The settings of one model's jobs with the methods in each, all opened and checked.
+
+    All of them before any is run: a wrong name should not cost an hour.
+
+    Raises:
+        BenchError: one of them cannot be run.
+    """
+    opened = []
+    for spec, group in by_setting(jobs):
+        setting = open_setting(spec, model)
+        choices = [job.method.choice() for job in group]
+        for choice in choices:
+            setting.check_method(choice)
+        opened.append((setting, choices))
+    return opened

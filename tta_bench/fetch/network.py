@@ -1,12 +1,12 @@
-"""Whether there is a network: asked before libraries that would try again for a minute."""
+"""Whether there is a network, asked before libraries that would retry for a minute."""
 
 from __future__ import annotations
 
 PROBE_SECONDS = 5.0
 
 
-def answers(address: str) -> bool:
-    """Whether anything answers at an address, by way of the proxy if there is one."""
+def host_answers(address: str) -> bool:
+    """Whether a host answers at an address, through the proxy if one is configured."""
     import urllib.error
     import urllib.request
 
@@ -14,9 +14,9 @@ def answers(address: str) -> bool:
     try:
         urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError:
-        return True  # an answer, if not a friendly one
+        return True  # an error is an answer too
     except urllib.error.URLError as error:
-        # A certificate that only the library's own settings know is no missing network.
+        # A certificate that only the library itself trusts still means that there is a network.
         return type(error.reason).__name__ == "SSLCertVerificationError"
     except OSError:
         return False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tta_bench
 from tta_bench.errors import UsageError
-from tta_bench.model.identity import model_identity
+from tta_bench.model.identity import describe_model, model_identity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,8 +147,7 @@ def base_identity(model: LanguageModel, body: Body) -> dict[str, Any]:
     all, so that shapes and vocabulary are enough.
     """
     if body == "frozen":
-        identity = {"name": model.name, "random_weights": model.random_weights, **model.provenance}
-        return {"weights": model_identity(identity)}
+        return {"weights": model_identity(describe_model(model))}
     shapes = [[name, list(value.shape)] for name, value in model.net.named_parameters()]
     words = None if model.tokenizer is None else sorted(model.tokenizer.get_vocab().items())
     return {

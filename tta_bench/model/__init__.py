@@ -1,1 +1,1 @@
-"""Language models: loading them, and the split into body and unembedding that methods build on."""
+"""Language models as methods see them: a window in, hidden states and scores out."""

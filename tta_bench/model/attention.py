@@ -1,4 +1,4 @@
-"""Plain causal attention over whole windows, never through a mask."""
+"""Causal attention over whole windows without an attention mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AttentionInterface
 
 NAME = "tta_bench_causal"
 TOLERANCE = 1e-3
-"""Largest difference, relative to the spread of what the model gives, that a kernel may make."""
+"""Largest difference between kernels that is accepted, relative to the spread of the logits."""
 
 
 def causal_attention(
@@ -24,9 +24,10 @@ def causal_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention; query [B, H, T, D], key and value [B, H_kv, S, D], result [B, T, H, D].
 
-    transformers' own SDPA path builds an explicit mask whenever it is compiled without a cache (it
-    looks for packed sequences), and a mask rules the flash kernel out. A name that has no mask
-    function of its own gets no mask but the one that the caller gives (of a carried cache).
+    The SDPA path of transformers builds an explicit mask whenever it is compiled without a cache,
+    because it looks for packed sequences, and with a mask the flash kernel cannot be used. For an
+    attention function without a mask function of its own, transformers builds no mask; `mask` is
+    then None or the mask of a carried cache.
     """
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -41,7 +42,7 @@ AttentionInterface.register(NAME, causal_attention)
 
 @torch.no_grad()
 def use_causal_attention(net: Any) -> None:
-    """Switches a model to it, unless its attention is more than causal."""
+    """Makes a model use `causal_attention`, unless its own attention is more than causal."""
     config = net.config.get_text_config()
     special = ("sliding_window", "attn_logit_softcapping")
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

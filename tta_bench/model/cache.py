@@ -1,4 +1,4 @@
-"""Keys and values carried from chunk to chunk (context mode `cache`), one row a lane."""
+"""Keys and values that are carried from chunk to chunk (context mode `cache`), one row per lane."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 class LaneCache:
     """The last `capacity` keys and values of each layer, for all lanes.
 
-    Rows are aligned on the right: lane b's `valid[b]` entries are the newest ones and what lies
-    left of them is masked. A forward pass *stages* the longer keys and values; only `commit`,
-    after `adapt`, makes them the past, so that scoring twice reads the same past twice.
-    Keys made by weights that have changed since stay as they are (a "stale" cache, as in
-    Transformer-XL); they carry no gradient.
+    Rows are aligned on the right: lane b has `valid[b]` entries at the right end, and everything to
+    the left of them is masked. A forward pass *stages* the extended keys and values; `commit`,
+    called after `adapt`, makes them the past, so that scoring twice reads the same past twice. Keys
+    from weights that have changed since are kept (a stale cache, as in Transformer-XL). They carry
+    no gradient.
+
+    Args:
+        lanes: B, the number of lanes.
+        capacity: number of keys and values kept per lane.
+        device: device of the keys and values.
     """
 
     def __init__(self, lanes: int, capacity: int, device: torch.device):
@@ -34,7 +39,7 @@ class LaneCache:
 
     @property
     def length(self) -> int:
-        """P: keys held per lane, valid or not."""
+        """P, the number of keys per lane, valid or not."""
         return self._owner._layers[0][0].shape[2] if self._owner._layers else 0
 
     def view(self) -> LaneCache:
@@ -68,9 +73,12 @@ class LaneCache:
     def attention_mask(
         self, width: int, dtype: torch.dtype, sliding_window: int | None = None
     ) -> Tensor:
-        """[B, 1, L, P+L] additive mask: valid past entries, then causal inside the window.
+        """Additive mask [B, 1, L, P+L]: valid entries of the past, and causal inside the window.
 
-        `sliding_window` is the reach of layers that look back over so many tokens only.
+        Args:
+            width: L, the inputs of the window.
+            dtype: dtype of the mask.
+            sliding_window: number of tokens that a layer looks back over; None for all.
         """
         past = self.length
         device = self.valid.device
@@ -85,9 +93,10 @@ class LaneCache:
         return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
     def position_ids(self, width: int, lengths: Tensor) -> Tensor:
-        """[B, L] absolute positions of the window's inputs, `lengths` [B] of them valid.
+        """Absolute positions [B, L] of the window's inputs, of which `lengths` [B] are valid.
 
-        Padding has position 0: right of a document's end there may be none that the model knows.
+        Padding has position 0, since positions after the end of a document may be beyond those that
+        the model knows.
         """
         columns = torch.arange(width, device=self.positions.device)[None, :]
         return torch.where(columns < lengths[:, None], self.positions[:, None] + columns, 0)
@@ -98,7 +107,9 @@ class LaneCache:
         for layer in cache.layers:
             keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
             if keys is None or values is None:
-                raise ModelError("this model keeps no keys and values: --context-mode cache fails.")
+                raise ModelError(
+                    "this model keeps no keys and values; use --context-mode recompute."
+                )
             layers.append((keys.detach(), values.detach()))
         for index, row in enumerate(self._rows):
             self._owner._staged[row] = [
@@ -106,10 +117,13 @@ class LaneCache:
             ]
 
     def commit(self, lengths: Tensor) -> None:
-        """Makes what was staged the past; `lengths` [B] inputs were read in each lane.
+        """Makes the staged keys and values the past.
 
-        A lane that read fewer inputs than its neighbours is at the end of its document (padding
-        stands right of them), and is reset before it reads again.
+        A lane with fewer inputs than its neighbours is at the end of its document, with padding on
+        the right, and is reset before it reads again.
+
+        Args:
+            lengths: [B] number of inputs that each lane has read.
         """
         if self._owner is not self:
             raise MethodError("a method must not commit carried keys; the engine does.")
@@ -137,7 +151,7 @@ class LaneCache:
         self.positions += lengths
 
     def reset(self, lane: int) -> None:
-        """Forgets the lane's past, its keys and values included: a masked NaN is still a NaN."""
+        """Clears a lane, including its keys and values, since a masked NaN is still a NaN."""
         self.valid[lane] = 0
         self.positions[lane] = 0
         for keys, values in self._layers:
@@ -146,5 +160,5 @@ class LaneCache:
 
 
 def _fit(tensor: Tensor, width: int) -> Tensor:
-    """Pads the key dimension on the right, for a lane that ran without its neighbours' padding."""
+    """Pads the keys on the right, for a lane that was read without its neighbours' padding."""
     return torch.nn.functional.pad(tensor, (0, 0, 0, width - tensor.shape[2]))

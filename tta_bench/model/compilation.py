@@ -1,4 +1,4 @@
-"""The model's forward pass with replaced parameters, and what of it `torch.compile` compiles."""
+"""The forward pass with replaced parameters, and its compilation with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tta_bench.model.split import Split
 
 SHAPES = 64
-"""Graphs kept of one function: models, methods and widths of windows that one process may read."""
+"""Number of compiled graphs kept per function: one per model, method and width of a window."""
 
 
 def run_split(
@@ -26,10 +26,11 @@ def run_split(
 
 
 def compile_blocks(blocks: Iterable[nn.Module], wanted: bool) -> None:
-    """Compiles each block by itself, or undoes it.
+    """Compiles each block on its own, or undoes that.
 
-    The blocks of a transformer are one program with other parameters: it is compiled once and not
-    once a layer, in seconds where the whole model takes minutes. Between them is little to fuse.
+    The blocks of a transformer are the same program with different parameters, so that one
+    compilation serves all layers: it takes seconds, where the whole model takes minutes. Little can
+    be fused across blocks.
     """
     _keep_many_shapes()
     for block in blocks:
@@ -40,7 +41,7 @@ def compile_blocks(blocks: Iterable[nn.Module], wanted: bool) -> None:
 
 
 def compiled(function: Callable[..., Any], dynamic: bool = False) -> Callable[..., Any]:
-    """`torch.compile` for functions of few static shapes; `dynamic` for one of many shapes."""
+    """`torch.compile` for a function of few static shapes, or of many shapes if `dynamic`."""
     _keep_many_shapes()
     return torch.compile(function, dynamic=dynamic)
 

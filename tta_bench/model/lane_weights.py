@@ -1,9 +1,9 @@
-"""Weights of a lane's own: one forward pass in which every lane has its own parameters.
+"""One forward pass in which every lane has its own parameters.
 
-A replaced parameter of shape [B, ...] holds one set for each of the B lanes of the batch. The
-modules that own such parameters are few kinds, and each has a batched form: a linear map becomes a
-batched matrix product, an embedding reads from its lane's table, a norm's gain is broadcast. So the
-model runs as it is, once for all lanes, instead of once a lane.
+A replaced parameter of shape [B, ...] has one set of values for each of the B lanes. Parameters
+belong to few kinds of modules, and each has a batched form: a linear map becomes a batched matrix
+product, an embedding reads from the table of its lane, and the gain of a norm is broadcast. So the
+model runs once for all lanes instead of once per lane.
 """
 
 from __future__ import annotations
@@ -22,29 +22,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTERS = ("lora_A", "lora_B")
-"""Names under a linear module at which low-rank adapters [B, r, in] and [B, out, r] are given."""
+"""Names of the low-rank adapters of a linear module: [B, r, in] and [B, out, r]."""
 
 
 class LaneWeights:
-    """Makes the modules of a net accept parameters with a lane dimension.
+    """Makes the modules of a model accept parameters with a lane dimension.
 
-    Without one they compute what they did before, by the same functions.
+    Parameters without a lane dimension are computed with the original functions, exactly as before.
 
     Args:
-        net: the model whose modules are prepared.
-        norm_ranks: as `ranks_of_norms` gives them.
+        net: the transformers model, whose modules are changed.
+        norm_ranks: the result of `ranks_of_norms`.
     """
 
     def __init__(self, net: PreTrainedModel, norm_ranks: Mapping[str, int]):
         self._shapes = {name: value.dim() for name, value in net.named_parameters()}
-        self._norms: dict[str, int] = {}  # name of a norm's parameter: rank of what it normalises
-        self._unknown: dict[str, str] = {}  # name of a parameter: the class that owns it
-        self._adapters: set[str] = set()  # names at which adapters can be given
+        self._norms: dict[
+            str, int
+        ] = {}  # parameter of a norm -> rank of the tensor that it normalises
+        self._unknown: dict[
+            str, str
+        ] = {}  # parameter -> class of its module, which has no batched form
+        self._adapters: set[str] = set()  # names of all possible adapters
         for path, module in net.named_modules():
             self._prepare(path, module, norm_ranks.get(path))
 
     def lanes(self, weights: Mapping[str, Tensor]) -> int | None:
-        """B if the weights have a lane dimension, None if all lanes share them."""
+        """B if the weights have a lane dimension; None if all lanes share them."""
         for name, value in weights.items():
             if name not in self._shapes:  # an adapter
                 return len(value)
@@ -53,23 +57,24 @@ class LaneWeights:
         return None
 
     def unknown(self, names: Iterable[str]) -> str | None:
-        """A class of module that owns one of these and has no batched form; None if all have."""
+        """A class of module that owns one of these parameters and has no batched form, if any."""
         return next((self._unknown[name] for name in names if name in self._unknown), None)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises ModelError where an adapter's module would not read it."""
+        """Raises ModelError for an adapter whose module would ignore it."""
         for name in names:
             if name not in self._shapes and name not in self._adapters:
                 raise ModelError(
-                    f"{name.rpartition('.')[0]} takes no adapter: it is not nn.Linear."
+                    f"{name.rpartition('.')[0]} takes no adapter: it is not a linear module."
                 )
 
     def broadcast(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same weights, those of norms shaped so that they broadcast over positions."""
+        """The same weights, with those of norms reshaped to broadcast over positions."""
         return {
             name: value.view(
                 len(value),
-                *[1] * (self._norms[name] - 1 - self._shapes[name]),  # before what a gain has
+                *[1]
+                * (self._norms[name] - 1 - self._shapes[name]),  # between the lanes and the gain
                 *value.shape[1:],
             )
             if name in self._norms
@@ -81,15 +86,15 @@ class LaneWeights:
         own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
         forward = _batched_forward(module)
         if forward is not None:
-            # On the instance: other models of the process keep their modules as they are.
+            # Set on the instance, so that other models of the process are not changed.
             module.forward = types.MethodType(forward, module)
             if forward in (_linear, _conv1d):
                 for name in ADAPTERS:
                     module.register_parameter(name, None)
                 self._adapters |= {f"{path}.{name}" for name in ADAPTERS}
-        # Fused norms take a vector for their gain; only nn.LayerNorm itself has a form for lanes.
+        # Fused norms need a vector as gain; of these only nn.LayerNorm has a batched form.
         fused = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and forward is None
-        # What normalises [B T, d] gives no place to a lane.
+        # A norm of [B T, d] has no lane dimension to broadcast over.
         if rank is not None and rank > 2 and not fused:
             self._norms |= dict.fromkeys(own, rank)
         elif forward is None or forward is _layer_norm:
@@ -97,14 +102,14 @@ class LaneWeights:
 
 
 def _batched_forward(module: nn.Module) -> Callable[..., Tensor] | None:
-    """The form of a module's forward pass that accepts lanes; None if there is none."""
+    """The batched form of a module's forward pass; None if there is none."""
     kind = type(module)
     if kind is nn.Linear:
         return _linear
     if kind.__name__ == "Conv1D":
         return _conv1d
     if isinstance(module, nn.Embedding) and module.max_norm is None:
-        # Gemma 3 scales what it looks up; other subclasses are unknown.
+        # Gemma 3 scales its embeddings; other subclasses are unknown.
         return _embedding if kind is nn.Embedding or hasattr(module, "embed_scale") else None
     if kind is nn.LayerNorm:
         return _layer_norm
@@ -116,7 +121,7 @@ def _linear(self: Any, x: Tensor) -> Tensor:
 
 
 def _conv1d(self: Any, x: Tensor) -> Tensor:
-    """transformers' Conv1D keeps its weight as [in, out]."""
+    """Conv1D of transformers, whose weight is [in, out]."""
 
     def shared() -> Tensor:
         flat = torch.addmm(self.bias, x.flatten(0, -2), self.weight)
@@ -126,10 +131,10 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
 
 
 def _affine(module: Any, x: Tensor, weight: Tensor, shared: Callable[[], Tensor]) -> Tensor:
-    """x W + b + x A^T B^T, where W [in, out] or [B, in, out], and b, A and B may be a lane's.
+    """x W + b + x A^T B^T, where each of W, b, A and B may have a lane dimension.
 
-    x is [B, ..., in], or [B T, in] where a model has flattened its lanes: they lie one after the
-    other in both.
+    x is [B, ..., in], or [B T, in] in models that flatten lanes and positions; both have the same
+    order in memory.
     """
     bias, adapter = module.bias, module.lora_A
     own_bias = bias is not None and bias.dim() == 2
@@ -153,16 +158,16 @@ def _affine(module: Any, x: Tensor, weight: Tensor, shared: Callable[[], Tensor]
         y = shared().view(lanes, -1, weight.shape[-1])
     if adapter is not None:
         inner, outer = rows @ adapter.mT, module.lora_B.mT
-        # Added by the product itself where it can be: y goes through memory once less.
+        # baddbmm adds to y in the product itself, which saves one pass over memory.
         y = torch.baddbmm(y, inner, outer) if outer.dim() == 3 else y + inner @ outer
     return y.view(*x.shape[:-1], weight.shape[-1])
 
 
 class _LaneProduct(torch.autograd.Function):
-    """x [B, n, in] times W [B, in, out], where W is the transpose of what is stored.
+    """x [B, n, in] times W [B, in, out], where W is the transpose of the stored weight.
 
-    PyTorch's own backward pass gives the gradient of W as the transpose of what it stores: each sum
-    with another gradient, and each step, would then go through memory across the grain.
+    PyTorch's own backward pass returns a gradient that is contiguous in the transposed layout: sums
+    of gradients, and steps, would then read memory with large strides.
     """
 
     @staticmethod
@@ -182,7 +187,7 @@ class _LaneProduct(torch.autograd.Function):
 
 def _embedding(self: Any, ids: Tensor) -> Tensor:
     table = self.weight
-    if table.dim() == 3:  # one table after the other, so that one look-up serves all lanes
+    if table.dim() == 3:  # the tables concatenated, so that one look-up serves all lanes
         lanes, entries, _ = table.shape
         first = torch.arange(lanes, device=ids.device)[:, None] * entries
         found = F.embedding(ids + first, table.flatten(0, 1))
@@ -205,9 +210,10 @@ def _layer_norm(self: Any, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def ranks_of_norms(net: PreTrainedModel) -> dict[str, int]:
-    """By path: the rank of what each norm normalises (heads have norms of rank 4 in some models).
+    """Rank of the tensor that each norm normalises, by the path of the norm.
 
-    A norm that is used at two ranks is left out; all are, where the model does not run like this.
+    In some models the norms inside attention heads have rank 4. A norm that is used at two ranks is
+    left out. If the model does not run on two tokens, the result is empty.
     """
     seen: dict[str, set[int]] = {}
 

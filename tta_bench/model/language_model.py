@@ -1,4 +1,4 @@
-"""`LanguageModel`: a causal LM as methods see it, a body h = f(x) and an unembedding E h."""
+"""`LanguageModel`: a causal LM as methods see it, with a body h = f(x) and an unembedding E h."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tta_bench.errors import ModelError
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.compilation import compile_blocks, run_split
 from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
-from tta_bench.model.scores import Logits
+from tta_bench.model.scores import DenseLogits, Logits, Scores
 from tta_bench.model.split import Split, check_split
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tta_bench.cost.model_flops import ModelCost
     from tta_bench.model.cache import LaneCache
     from tta_bench.model.window import Window
 
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 class LanguageModel:
     """A frozen causal language model of transformers.
 
-    `weights` in every call replaces parameters by name (the names of `net.named_parameters()`),
-    without touching the shared ones: this is how lanes read with fast weights of their own. A value
-    has the parameter's shape, for all lanes, or [B, ...], a set for each lane; all of them alike.
-    Beside a linear module's weight, `NAME.lora_A` [B, r, in] and `NAME.lora_B` [B, out, r] add
-    x A^T B^T to what it gives.
+    The argument `weights` of every call replaces parameters by name (as in
+    `net.named_parameters()`) without changing the shared ones, so that lanes can have fast weights
+    of their own. Either all values have the shape of their parameters and serve all lanes, or all
+    have the shape [B, ...] with one set of values per lane. For a linear module NAME,
+    `NAME.lora_A` [B, r, in] and `NAME.lora_B` [B, out, r] add x A^T B^T to its output.
 
     Attributes:
-        net: the transformers model, in `eval()`, no parameter requiring a gradient.
-        tokenizer: its tokenizer.
-        name: how the user named it.
-        provenance: what the manifest records of its source (hashes, revision).
-        random_weights: True if it was never trained; such rows are never ranked.
+        net: the transformers model, in eval mode; no parameter requires a gradient.
+        tokenizer: the tokenizer; None for models that only read token ids.
+        name: the model as the user named it.
+        provenance: what the manifest records about the model's source: hashes, revision.
+        random_weights: whether the model was never trained; its rows are not ranked.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class LanguageModel:
 
     @property
     def compiled(self) -> bool:
-        """Whether the blocks run through `torch.compile`."""
+        """Whether the blocks are compiled with `torch.compile`."""
         return self._compiled
 
     @compiled.setter
@@ -106,13 +105,13 @@ class LanguageModel:
 
     @property
     def max_positions(self) -> int | None:
-        """Tokens the model was built to read at once; None if it does not say."""
+        """Number of positions that the model was built for; None if its configuration has none."""
         value = getattr(self.config, "max_position_embeddings", None)
         return None if value is None else int(value)
 
     @cached_property
     def rotary(self) -> bool:
-        """True if positions are relative (rotary), so that a stream may run past max_positions."""
+        """Whether positions are rotary, so that a stream may be longer than `max_positions`."""
         return any("Rotary" in type(module).__name__ for module in self.net.modules())
 
     @cached_property
@@ -122,14 +121,9 @@ class LanguageModel:
         for module in body.modules():
             if isinstance(module, nn.ModuleList) and len(module) == self.num_layers:
                 return module
-        raise ModelError(f"the blocks of {self.name} ({type(self.net).__name__}) were not found.")
-
-    @cached_property
-    def cost(self) -> ModelCost:
-        """FLOP formulas of this model."""
-        from tta_bench.cost.model_flops import ModelCost
-
-        return ModelCost(self)
+        raise ModelError(
+            f"the transformer blocks of {self.name} ({type(self.net).__name__}) were not found."
+        )
 
     def require_split(self) -> None:
         """Raises ModelError if the model cannot be split into body and unembedding."""
@@ -137,16 +131,16 @@ class LanguageModel:
             raise ModelError(
                 f"{self.name} cannot be split into body and unembedding ({self.split_error}); "
                 "methods that read hidden states (head and output families) do not run on it, "
-                "none and dynamic-eval do."
+                "but none and dynamic-eval do."
             )
 
     def parameter(self, name: str) -> Tensor:
-        """A shared parameter by its name."""
+        """The shared parameter of that name."""
         return self.net.get_parameter(name)
 
     @cached_property
     def unembedding(self) -> Tensor | None:
-        """E [V, d], where the logits are E h and nothing else; None where they are more."""
+        """E [V, d] if the logits are exactly E h; None if they have a bias, scale or soft cap."""
         head = self.net.get_output_embeddings()
         plain = self._split.scale == 1.0 and self._split.soft_cap is None
         if self.split_error or not plain or getattr(head, "bias", None) is not None:
@@ -154,11 +148,11 @@ class LanguageModel:
         return head.weight
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> LanguageModel:
-        """A model of its own in which these parameters stand in for the shared ones.
+        """A copy of the model with some parameters replaced.
 
         Args:
-            weights: by the names of `net.named_parameters()`; they are copied, in this model's
-                dtype.
+            weights: new values by the names of `net.named_parameters()`; they are copied and
+                converted to this model's dtype.
         """
         net = copy.deepcopy(self.net)
         with torch.no_grad():
@@ -169,40 +163,43 @@ class LanguageModel:
         )
 
     def body(self, input_ids: Tensor) -> Tensor:
-        """[B, L, d] of ids [B, L]: whole windows without padding, as in training."""
+        """Hidden states [B, L, d] of ids [B, L]: whole windows without padding, as in training."""
         self.require_split()
         return self._split("hidden", input_ids, use_cache=False)[0]
 
     def hidden(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """[B, C, d]: the body's output, after the final norm, at the scored positions."""
+        """Hidden states [B, C, d] after the final norm, at the scored positions."""
         self.require_split()
         return window.chunk(self._body(window, weights))
 
     def unembed(self, hidden: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits of hidden states, [..., d] -> [..., V], soft-capping and scaling included.
+        """Logits [..., V] of hidden states [..., d], including scale and soft cap.
 
-        Hidden states are [B, n, d] where the weights are a lane's own.
+        With weights per lane, hidden states are [B, n, d].
         """
         self.require_split()
         return self._unembed(hidden, self._of_head(weights))
 
-    def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Logits:
-        """The model's own distributions for the chunk, computed slice by slice."""
+    def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Scores:
+        """The model's own distributions for the chunk, computed slice by slice.
+
+        A model that cannot be split gives them whole, without hidden states.
+        """
         if self.split_error:
-            whole = window.chunk(self._body(window, weights, "logits"))
-            return Logits(whole, lambda rows: rows, self.vocab_size)
+            return DenseLogits(window.chunk(self._body(window, weights, "logits")))
         own = self._of_head(weights)
         return Logits(
             self.hidden(window, weights), lambda rows: self._unembed(rows, own), self.vocab_size
         )
 
     def one_by_one(self, names: Iterable[str]) -> str | None:
-        """Why lanes with own weights of these names are read one after another; None: they are not.
+        """Why lanes with their own values of these parameters must be read one by one.
 
-        The numbers are the same, the time is not.
+        Reading them one by one gives the same numbers and takes longer. None if all lanes can be
+        read at once.
         """
         unknown = self._lane_weights.unknown(names)
-        return None if unknown is None else f"{unknown} has no form for many lanes at once"
+        return None if unknown is None else f"{unknown} has no batched form for several lanes"
 
     @cached_property
     def _lane_weights(self) -> LaneWeights:
@@ -210,7 +207,7 @@ class LanguageModel:
 
     @cached_property
     def _head_names(self) -> set[str]:
-        """Names of the output embedding's parameters and adapters, and of what it is tied to."""
+        """Names of the output embedding's parameters (tied ones included) and adapters."""
         head = self.net.get_output_embeddings()
         own = {id(value) for value in head.parameters()}
         paths = [path for path, module in self.net.named_modules() if module is head]
@@ -263,7 +260,7 @@ class LanguageModel:
     def _cache_mask(self, past: LaneCache, width: int) -> Tensor | dict[str, Tensor]:
         reach = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
-        if "sliding_attention" in kinds:  # such models take one mask a kind of layer
+        if "sliding_attention" in kinds:  # such models take one mask per kind of layer
             return {
                 "full_attention": past.attention_mask(width, self.dtype),
                 "sliding_attention": past.attention_mask(width, self.dtype, reach),
@@ -271,14 +268,14 @@ class LanguageModel:
         return past.attention_mask(width, self.dtype)
 
     def _must_loop(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether each lane must be read alone: its weights are its own, and of an unknown kind."""
+        """Whether lanes must be read one by one: their weights differ and have no batched form."""
         if not weights:
             return False
         own = self._lane_weights
         return (own.lanes(weights) or 1) > 1 and own.unknown(weights) is not None
 
     def _replaced(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as the split's modules take them; a single lane's are shared by all there are."""
+        """The weights as the modules of the split take them; those of a single lane are shared."""
         if not weights:
             return {}
         self._lane_weights.check(weights)

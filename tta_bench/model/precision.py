@@ -1,4 +1,4 @@
-"""How exact the float32 products are that a method computes beside a model of fewer bits."""
+"""Precision of the float32 products that a method computes beside its model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 @contextmanager
 def float32_products(dtype: torch.dtype) -> Iterator[None]:
-    """While inside, products of float32 matrices are as exact as a model of this dtype deserves.
+    """Sets the precision of float32 products to fit a model of this dtype, inside the block.
 
-    A method keeps sums in float32 under a bfloat16 model. Where the inputs of a product have eight
-    bits of mantissa, eleven (TF32) lose nothing, and a GPU computes it several times as fast. With
-    a float32 model products are exact.
+    With a bfloat16 model, methods keep sums in float32, but the inputs of products have 8 bits of
+    precision: TF32 with its 11 bits loses nothing and is several times as fast on a GPU. With a
+    float32 model, products are computed in full float32.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")

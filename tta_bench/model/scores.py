@@ -36,9 +36,13 @@ class Scores:
 
     `normalised` says that `rows` gives log-probabilities that sum to one over the whole vocabulary
     (for methods that mix probabilities); the engine verifies it. Otherwise the engine normalises.
+
+    `hidden` [B, C, d] are the states that the distributions were computed from, None where there
+    are none; a method that changes distributions hands on those of the `Scores` it was given.
     """
 
     normalised = False
+    hidden: Tensor | None = None
 
     def __init__(self, lanes: int, chunk_size: int, vocab_size: int):
         self.shape = (lanes, chunk_size, vocab_size)
@@ -57,7 +61,7 @@ class Logits(Scores):
 
     def __init__(self, hidden: Tensor, unembed: Callable[[Tensor], Tensor], vocab_size: int):
         super().__init__(hidden.shape[0], hidden.shape[1], vocab_size)
-        self.hidden = hidden
+        self.hidden: Tensor = hidden
         self.unembed = unembed
 
     def rows(self, start: int, stop: int) -> Tensor:

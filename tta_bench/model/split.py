@@ -1,4 +1,4 @@
-"""Where a causal LM divides into body and unembedding."""
+"""The split of a causal LM into body and unembedding."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Split(nn.Module):
 
     @property
     def body(self) -> nn.Module:
-        """The model without its language-modelling head."""
+        """The model without the language-modelling head."""
         return self.net.get_decoder() if hasattr(self.net, "get_decoder") else self.net.base_model
 
     def forward(self, what: str, *args: Any, **kwargs: Any) -> Any:
-        """`hidden` and `logits` read ids, giving (output [B, L, ...], cache); `unembed` reads h."""
+        """Runs `hidden` or `logits` on ids, for (output, cache), or `unembed` on hidden states."""
         if what == "unembed":
             return self.unembed(*args)
         if what == "hidden":
@@ -39,7 +39,7 @@ class Split(nn.Module):
         return output.logits, getattr(output, "past_key_values", None)
 
     def unembed(self, hidden: Tensor) -> Tensor:
-        """[..., d] -> [..., V]."""
+        """Logits [..., V] of hidden states [..., d]."""
         logits = self.net.get_output_embeddings()(hidden)
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -50,9 +50,12 @@ class Split(nn.Module):
 
 @torch.inference_mode()
 def check_split(split: Split, device: torch.device) -> str | None:
-    """Compares unembed(hidden(x)) with the model's own logits; None, or what is wrong.
+    """Compares unembed(hidden(x)) with the model's own logits on synthetic tokens.
 
-    The probe is synthetic tokens, and the tolerance that of a change of kernels in the dtype.
+    The tolerance allows for different kernels in the model's dtype.
+
+    Returns:
+        None if they agree, else what is wrong.
     """
     head = split.net.get_output_embeddings()
     if head is None:
@@ -62,6 +65,8 @@ def check_split(split: Split, device: torch.device) -> str | None:
         hidden, _ = split("hidden", ids, use_cache=False)
         ours = split("unembed", hidden).float()
         theirs = split("logits", ids, use_cache=False)[0].float()
+        if device.type == "meta" and ours.shape == theirs.shape:
+            return None  # there are no values to compare
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         return f"its body does not run alone: {type(error).__name__}"
     spread = theirs.std().clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""The size of one step, which FLOP formulas are functions of."""
+"""The size of one step, which determines its FLOPs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class StepShape(NamedTuple):
-    """One lane's step, for FLOP formulas."""
+    """The size of one step of one lane, for FLOP formulas."""
 
     inputs: int
-    """Tokens the model reads."""
+    """Number of tokens that the model reads."""
     scored: int
-    """Predictions scored (the last of the inputs)."""
+    """Number of predictions scored, at the last of the inputs."""
     past: int
-    """Keys carried in from before the window."""
+    """Number of cached keys from before the window."""
     start: int = 0
-    """Tokens of the stream before the first one scored, for methods whose steps grow."""
+    """Number of tokens in the stream before the first scored one, for methods whose steps grow."""

@@ -1,4 +1,4 @@
-"""A window: what the model reads in one step, for all lanes at once, and which part is scored."""
+"""The window: what the model reads in one step for all lanes, and which part of it is scored."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """One step of B lanes. It holds inputs only: the targets of the chunk reach `adapt` alone.
+    """The inputs of one step of B lanes; the targets of the chunk are given to `adapt` only.
 
     The model reads `input_ids`; the last `scored[b]` valid inputs of lane b each predict one token
     of the chunk. Chunk tensors are [B, C, ...] with lane b's tokens in columns 0 .. scored[b]-1.
 
     Attributes:
         input_ids: [B, L] int64, padded on the right with 0.
-        lengths: [B] int64, valid inputs of each lane; 0 for a lane that is idle.
-        scored: [B] int64, scored predictions of each lane.
-        chunk_size: C, the columns of the chunk; at least the largest entry of `scored`.
-        past: keys and values carried in from before the window, or None.
+        lengths: [B] int64, number of valid inputs per lane; 0 for an idle lane.
+        scored: [B] int64, number of scored predictions per lane.
+        chunk_size: C, number of columns in the chunk, at least the maximum of `scored`.
+        past: cached keys and values from before the window, or None.
     """
 
     input_ids: Tensor
@@ -41,32 +41,32 @@ class Window:
 
     @cached_property
     def mask(self) -> Tensor:
-        """[B, C] bool, True where a token is scored."""
+        """[B, C] bool, True where a prediction is scored."""
         columns = torch.arange(self.chunk_size, device=self.input_ids.device)
         return columns[None, :] < self.scored[:, None]
 
     @cached_property
     def _positions(self) -> Tensor:
-        """[B, C] int64, the input position that predicts each column; 0 at padding."""
+        """[B, C] int64, the input position that predicts each column; 0 for padding."""
         columns = torch.arange(self.chunk_size, device=self.input_ids.device)
         first = (self.lengths - self.scored)[:, None]
         return torch.where(self.mask, first + columns[None, :], 0)
 
     @cached_property
     def chunk_ids(self) -> Tensor:
-        """[B, C] int64, the input token at each scored position; 0 at padding.
+        """[B, C] int64, the input token at each scored position; 0 for padding.
 
-        The label of column i < scored-1 is `chunk_ids[:, i + 1]`; only `adapt` learns the last one.
+        The label of column i < scored-1 is `chunk_ids[:, i + 1]`; only `adapt` is given the last.
         """
         return self.input_ids.gather(1, self._positions).masked_fill(~self.mask, 0)
 
     def chunk(self, values: Tensor) -> Tensor:
-        """Gathers the scored positions: [B, L, ...] -> [B, C, ...]."""
+        """The values at the scored positions: [B, L, ...] -> [B, C, ...]."""
         index = self._positions.reshape(*self._positions.shape, *[1] * (values.dim() - 2))
         return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
     def scored_lanes(self) -> list[tuple[int, int]]:
-        """(lane, tokens scored) of each lane that is not idle."""
+        """(lane, number of scored predictions) of each lane that is not idle."""
         return [(lane, n) for lane, n in enumerate(self._scored_list) if n > 0]
 
     def copy(self) -> Window:
@@ -80,7 +80,7 @@ class Window:
         )
 
     def lane(self, lane: int) -> Window:
-        """The same step of one lane alone (B = 1), without the padding its neighbours caused."""
+        """The step of one lane alone (B = 1), without the padding due to its neighbours."""
         length = max(self._length_list[lane], 1)
         return Window(
             input_ids=self.input_ids[lane : lane + 1, :length],
@@ -91,7 +91,7 @@ class Window:
         )
 
     def row(self, lane: int) -> Window:
-        """The same step of one lane alone (B = 1), as wide as it is beside its neighbours."""
+        """The step of one lane alone (B = 1), padded as it is beside its neighbours."""
         one = slice(lane, lane + 1)
         past = None if self.past is None else self.past.lane(lane)
         return Window(

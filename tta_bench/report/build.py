@@ -15,7 +15,7 @@ from tta_bench.report.gains import Gains, all_losses, gains_of
 from tta_bench.report.notes import manifest_table, validity_table
 from tta_bench.report.palette import slots
 from tta_bench.store.groups import slug
-from tta_bench.store.manifest import without_private_paths
+from tta_bench.store.jsonable import without_private_paths
 from tta_bench.tables.compare import check_baseline, compare_tables, slice_tables
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, titles_of
 from tta_bench.tables.table import Table

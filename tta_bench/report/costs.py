@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.report.figure import Figure, Series, padded
-from tta_bench.store.manifest import setting
+from tta_bench.store.key import setting
 from tta_bench.tables.format import binary, fixed, listed, si
 from tta_bench.tables.notes import device_name
 from tta_bench.tables.summary import summary_rows

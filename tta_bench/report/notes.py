@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.store.jsonable import leaves
 from tta_bench.tables.format import DASH, listed, si
 from tta_bench.tables.table import Column, Table, Values
 
@@ -50,13 +51,15 @@ def validity_table(runs: Sequence[Run]) -> Table:
 
 def manifest_table(runs: Sequence[Run]) -> Table:
     """What all manifests of the runs say alike, a row a field."""
-    flat = [_flat(run.manifest) for run in runs]
-    shared = {
-        name: value
-        for name, value in flat[0].items()
-        if all(other.get(name) == value for other in flat)
-    }
-    rows = [{"field": name, "value": value} for name, value in shared.items()]
+    first, *others = [leaves(run.manifest) for run in runs]
+    rows = [
+        {
+            "field": name,
+            "value": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+        }
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    ]
     columns = [Column("field", "field", left=True), Column("value", "value", left=True)]
     return Table("What the runs share", columns, rows)
 
@@ -64,16 +67,6 @@ def manifest_table(runs: Sequence[Run]) -> Table:
 def manifest_text(run: Run) -> str:
     """The whole manifest, to read."""
     return json.dumps(run.manifest, indent=2, ensure_ascii=False)
-
-
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    if isinstance(value, Mapping) and value:
-        return {
-            key: text
-            for inner, part in value.items()
-            for key, text in _flat(part, f"{name}.{inner}" if name else str(inner)).items()
-        }
-    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
 
 
 def _checked(run: Run) -> dict[str, Any]:

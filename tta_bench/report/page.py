@@ -26,7 +26,7 @@ def page_of(report: Report) -> str:
     Raises:
         UsageError: plotly is not installed.
     """
-    require("plotly")
+    require("plotly", extra="report", what="the report")
     from plotly.offline import get_plotlyjs
 
     scripts = [_lines(get_plotlyjs()), _file("page.js")]

@@ -52,7 +52,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
         UsageError: matplotlib is not installed.
         BenchError: the folder cannot be written.
     """
-    require("matplotlib")
+    require("matplotlib", extra="report", what="the report")
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -12,7 +12,7 @@ from tta_bench.speed.method import run_method
 from tta_bench.speed.plan import SpeedPlan
 from tta_bench.speed.reference import OPTIMIZERS, eager_loop, forward
 from tta_bench.speed.row import Task, measured_row
-from tta_bench.store.manifest import jsonable
+from tta_bench.store.jsonable import jsonable
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench.cost.memory import PeakMemory
+from tta_bench.cost.model_flops import ModelCost
 from tta_bench.cost.timing import StepTimer, synchronise
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.step_shape import StepShape
@@ -43,7 +44,7 @@ def forward(model: LanguageModel, plan: SpeedPlan, lanes: int, compiled: bool) -
         net(input_ids=ids, use_cache=False)
 
     with torch.inference_mode():
-        return _timed(step, chunks, plan, model.device, set_up, model.cost.forward(shape))
+        return _timed(step, chunks, plan, model.device, set_up, ModelCost(model).forward(shape))
 
 
 def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measured:
@@ -55,7 +56,8 @@ def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measure
     net = model.net
     shape = StepShape(plan.chunk, plan.chunk, 0)
     names = [name for name, _ in net.named_parameters()]
-    flops = model.cost.forward(shape) + model.cost.backward(shape, names)
+    cost = ModelCost(model)
+    flops = cost.forward(shape) + cost.backward(shape, names)
     with _borrowed(net):
         started = time.perf_counter()
         update = OPTIMIZERS[optimizer](net.parameters(), lr=_LEARNING_RATE)

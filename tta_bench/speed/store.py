@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
+from tta_bench.model.identity import describe_model
 from tta_bench.speed.figures import goals, with_ratios
 from tta_bench.speed.plan import SEED, SpeedPlan
-from tta_bench.store.environment import describe_device, describe_platform, describe_software
+from tta_bench.store.environment import (
+    describe_device,
+    describe_platform,
+    describe_software,
+    utc_now,
+)
 from tta_bench.store.files import read_json, sealed, to_json, write_atomically
 from tta_bench.store.groups import create_group
-from tta_bench.store.manifest import FLOPS_CONVENTION, jsonable, without_private_paths
+from tta_bench.store.jsonable import jsonable, without_private_paths
+from tta_bench.store.manifest import FLOPS_CONVENTION
 
 if TYPE_CHECKING:
     from tta_bench.model.language_model import LanguageModel
@@ -32,14 +38,8 @@ def speed_manifest(model: LanguageModel, plan: SpeedPlan, compile: str) -> dict[
     import torch
 
     manifest = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
-        "model": {
-            "name": model.name,
-            "random_weights": model.random_weights,
-            "architecture": type(model.net).__name__,
-            "parameters": sum(value.numel() for value in model.net.parameters()),
-            **model.provenance,
-        },
+        "created": utc_now(),
+        "model": describe_model(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "plan": dataclasses.asdict(plan) | {"seed": SEED},
         "compile": compile,

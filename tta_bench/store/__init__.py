@@ -1,20 +1,28 @@
-"""Stored runs: a folder each, written as the documents end and readable at any moment.
+"""Stored runs: one folder per run, written as documents end and readable at any time.
 
     results/GROUP/METHOD-KEY/manifest.json       what the run is made of, written first
-                             rows.jsonl          one line a document, appended as it ends
+                             rows.jsonl          one line per document, appended when it ends
                              nll/00000.npz       float32 losses of its tokens, in nats (optional)
-                             sessions.jsonl      when it was begun or taken up, on what, how long
+                             sessions.jsonl      when the run started and resumed, and on what
                              summary.json        how it ended and what it cost, written last
-                             .lock               while a process writes it
+                             .lock               present while a process writes the run
 
-A folder without summary.json is an unfinished run and reads as one. docs/results.md has the fields.
+A folder without summary.json is read as an unfinished run. docs/results.md describes the fields.
 """
 
-from tta_bench.store.groups import RESULTS, create_group, find_runs, run_folder, short_name
+from tta_bench.store.groups import (
+    RESULTS,
+    create_group,
+    find_runs,
+    group_folder,
+    run_folder,
+    short_name,
+)
 from tta_bench.store.lock import RunLock, is_locked
-from tta_bench.store.reader import Run, load_group, load_run
+from tta_bench.store.reader import load_group, load_run
 from tta_bench.store.resume import RERUN, Rerun, is_whole
 from tta_bench.store.rows import FAILED, Row
+from tta_bench.store.run import Run
 from tta_bench.store.writer import RunWriter
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "RunWriter",
     "create_group",
     "find_runs",
+    "group_folder",
     "is_locked",
     "is_whole",
     "load_group",

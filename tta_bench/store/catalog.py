@@ -1,4 +1,4 @@
-"""What runs there are, damaged ones included, and removing them."""
+"""Lists stored runs, including damaged ones, and removes them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ class Entry:
     """One stored run in a list.
 
     Attributes:
-        path: its folder.
-        method: its spec; None if the manifest cannot be read.
-        status: of its summary, `unfinished`, `writing` or `damaged`.
-        reason: why it is not complete.
-        done: documents with losses.
-        failed: documents without, for want of memory or by an error.
-        total: documents it is to read; None if not known.
-        age_seconds: since it was last written.
-        size_bytes: of its files.
+        path: the run's folder.
+        method: spec of the method; None if the manifest cannot be read.
+        model: name of the model; None if unknown.
+        dataset: spec of the dataset; None if unknown.
+        status: the status in the summary, or `unfinished`, `writing` or `damaged`.
+        reason: why the run is not complete.
+        done: number of documents with losses.
+        failed: number of documents that ran out of memory, diverged or raised an error.
+        total: number of documents in the run; None if unknown.
+        age_seconds: seconds since the run was last written.
+        size_bytes: size of the run's files.
     """
 
     path: Path
@@ -50,13 +52,13 @@ class Entry:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folders of runs in a folder of results, a group or a run, by name."""
+    """The folders of runs in a folder of results, a group or a run, sorted by name."""
     found = {p.parent for depth in ("", "*/", "*/*/") for p in folder.glob(f"{depth}manifest.json")}
     return sorted(found)
 
 
 def list_runs(folder: Path) -> list[Entry]:
-    """Every run in a folder of results, a group or a run, the latest written last."""
+    """The runs in a folder of results, a group or a run; the one written last comes last."""
     return sorted(map(_entry, run_folders(folder)), key=lambda entry: -entry.age_seconds)
 
 
@@ -69,7 +71,7 @@ def _entry(folder: Path) -> Entry:
     try:
         run = load_run(folder)
     except BenchError as error:
-        # A run may be caught between two of its files being renewed; that is no damage.
+        # A run that is being written may be between two of its files, which is no damage.
         status = WRITING if writing else DAMAGED
         return Entry(folder, None, None, None, status, str(error), 0, 0, None, age, size)
     counts = Counter(row.status for row in run.rows)
@@ -90,17 +92,17 @@ def _entry(folder: Path) -> Entry:
 
 
 def remove_run(folder: Path) -> None:
-    """Deletes a run's files and its folder; files that are not a run's are left where they are.
+    """Deletes the files of a run, and its folder if nothing else is in it.
 
     Raises:
-        UsageError: it is no run, or another process is writing it.
-        BenchError: something cannot be deleted.
+        UsageError: the folder is not a run, or another process is writing it.
+        BenchError: a file cannot be deleted.
     """
     if not (folder / "manifest.json").exists():
         raise UsageError(f"{folder} holds no run: there is no manifest.json in it.")
     lock = RunLock(folder)
     try:
-        for path in _own_files(folder):  # the manifest goes last: until then it reads as a run
+        for path in _own_files(folder):  # the manifest last: without it the folder is no run
             with explained(path):
                 path.unlink(missing_ok=True)
     finally:

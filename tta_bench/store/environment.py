@@ -1,4 +1,4 @@
-"""Where a run was made: software, checkout, processor and device; no host name, no folder."""
+"""When and where a run was made: time, software, processor and device; no host or folder name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import os
 import platform
 import re
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import tta_bench
+from tta_bench.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 
 
+def utc_now() -> str:
+    """The time in UTC, in ISO 8601 with microseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
 def describe_software() -> dict[str, Any]:
-    """Versions of tta-bench (with its commit, in a checkout), Python and the main packages."""
+    """Versions of tta-bench (with its commit in a checkout), Python and the main packages."""
     from importlib.metadata import PackageNotFoundError, version
 
     packages: dict[str, str | None] = {}
@@ -24,16 +30,16 @@ def describe_software() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    own = {"version": tta_bench.__version__, **checkout_state()}
+    own = {"version": __version__, **checkout_state()}
     return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
 
 
 def checkout_state() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout this package lies in; None when it is installed.
+    """`commit` and `dirty` of the checkout that contains this package; None outside a checkout.
 
-    `dirty` is about code and suites; an edited page of documentation does not count.
+    Only changes of code and suites make a checkout dirty; changes of documentation do not.
     """
-    root = Path(tta_bench.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     unknown = {"commit": None, "dirty": None}
     if not (root / ".git").exists():
         return unknown
@@ -46,10 +52,11 @@ def checkout_state() -> dict[str, Any]:
 
 
 def describe_platform(torch: Any = None) -> dict[str, Any]:
-    """Operating system, machine, processor and cores; no host name.
+    """Operating system, machine, processor and number of cores, without the host name.
 
-    With the module `torch` also its threads and the vector instructions it uses: on a CPU both
-    change how sums are rounded.
+    Args:
+        torch: the imported module. It adds the number of threads and the vector instructions in
+            use, which on a CPU both change how sums are rounded.
     """
     described = {
         "os": f"{platform.system()} {platform.release().split('-')[0]}",
@@ -76,7 +83,7 @@ def _cpu_name() -> str | None:
 
 
 def describe_device(device: str, torch: Any = None) -> dict[str, Any]:
-    """`type`, and for a CUDA device its name, memory, driver and CUDA version."""
+    """The device's `type`; for a CUDA device also its name, memory, driver and CUDA version."""
     kind = device.split(":")[0]
     if kind != "cuda" or torch is None:
         return {"type": kind}
@@ -94,8 +101,8 @@ def describe_device(device: str, torch: Any = None) -> dict[str, Any]:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; None if it is not there, fails, or takes over five seconds."""
-    # A caller inside a git hook has variables set that would point git at another repository.
+    """What a command prints; None if it is missing, fails, or takes more than five seconds."""
+    # Inside a git hook, variables of the environment would point git at another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Reading and writing files so that a crash or a full disk leaves nothing half-written."""
+"""Reads and writes files so that a crash or a full disk leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import Any
 from tta_bench.errors import BenchError
 
 SEAL = "crc32"
-"""Name of the checksum field: CRC-32 of the object's compact JSON without it, 8 hex digits."""
+"""Name of the checksum field: CRC-32 (8 hex digits) of the object's JSON without this field."""
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns an OSError while `path` is being written into a sentence."""
+    """Turns an OSError while `path` is being written into a BenchError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BenchError(
                 f"the disk is full: {path} could not be written; what was written before is kept. "
-                "Free some space and run again."
+                "Free some space and run the command again."
             ) from error
         reason = error.strerror or type(error).__name__
         raise BenchError(f"{path} cannot be written: {reason}.") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The file appears whole, on disk, or not at all.
+    """Writes a file that appears whole, flushed to disk, or not at all.
 
     Raises:
         BenchError: the disk is full or the folder cannot be written.
@@ -54,7 +54,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable, where the system can."""
+    """Flushes the names in a folder to disk, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_line(descriptor: int, path: Path, data: bytes) -> None:
-    """Appends `data` in one write and waits until it is on disk; a partial write is taken back."""
+    """Appends `data` in one write and flushes it to disk; a partial write is undone."""
     with explained(path):
         size = os.fstat(descriptor).st_size
         try:
@@ -78,12 +78,12 @@ def append_line(descriptor: int, path: Path, data: bytes) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> bytes:
-    """Strict JSON in ASCII, so that no text in it can break a line or a terminal."""
+    """Strict JSON in ASCII, so that no text in it can break a line or control a terminal."""
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with the checksum of its JSON as a last field, whatever its indentation."""
+    """The object with its checksum as the last field; indentation does not change the checksum."""
     return {**value, SEAL: _checksum(value)}
 
 
@@ -91,11 +91,11 @@ def unsealed(value: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """The object without its checksum, and whether it had one.
 
     Raises:
-        ValueError: the checksum is another.
+        ValueError: the checksum is wrong.
     """
     bare = {name: item for name, item in value.items() if name != SEAL}
     if SEAL in value and value[SEAL] != _checksum(bare):
-        raise ValueError("its checksum does not fit: bytes have changed since it was written")
+        raise ValueError("its checksum is wrong: bytes have changed since it was written")
     return bare, SEAL in value
 
 
@@ -104,10 +104,10 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], bool]:
-    """The JSON object in a file, and whether it bore a checksum.
+    """The JSON object in a file, and whether it had a checksum.
 
     Raises:
-        BenchError: it is missing, unreadable or damaged.
+        BenchError: the file is missing, unreadable or damaged.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -116,7 +116,7 @@ def read_json(path: Path) -> tuple[dict[str, Any], bool]:
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is damaged: it is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise BenchError(f"{path} is damaged: it does not hold a JSON object.")
+        raise BenchError(f"{path} is damaged: it does not contain a JSON object.")
     try:
         return unsealed(value)
     except ValueError as error:
@@ -124,10 +124,12 @@ def read_json(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def read_lines(path: Path) -> tuple[list[bytes], bytes]:
-    """The whole lines of a file without their ends, and what follows the last end.
+    """The complete lines of a file without their ends, and what follows the last line end.
+
+    A missing file has no lines.
 
     Raises:
-        BenchError: it cannot be read. A file that is not there has no lines.
+        BenchError: the file cannot be read.
     """
     try:
         data = path.read_bytes() if path.exists() else b""

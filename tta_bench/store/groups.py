@@ -1,4 +1,4 @@
-"""Names of groups and runs, and finding them again."""
+"""Names of groups and runs, and how runs are found by name."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tta_bench.errors import UsageError
 from tta_bench.store.files import explained
 
 RESULTS = Path("results")
-"""Where groups land unless told otherwise."""
+"""The default folder of groups."""
 
 _SCHEMES = re.compile(r"^(builtin|pypi|npm|debian|hf|config):")
 
 
 def short_name(text: str, longest: int = 40) -> str:
-    """A name for a folder: the last part of a path or spec, in lower case, digits, dots, dashes."""
+    """A folder name for a path or spec: its last part, in lower case, digits, dots and dashes."""
     bare = _SCHEMES.sub("", text.strip()).rstrip("/").split("/")[-1]
     return slug(bare, longest)
 
 
 def slug(text: str, longest: int = 48) -> str:
-    """Text reduced to characters that need no quoting anywhere."""
+    """The text reduced to characters that never need quoting."""
     plain = re.sub(r"[^a-z0-9.]+", "-", text.lower())
     return plain[:longest].strip("-.") or "unnamed"
 
@@ -32,40 +32,54 @@ def slug(text: str, longest: int = 48) -> str:
 def create_group(
     name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
 ) -> Path:
-    """The folder of a group of runs, made if it is not there.
-
-    Without a name that was given the group is named by `base` and the start of `digest`, a hash of
-    what its runs have in common: the same command finds its group again.
+    """Creates the folder of a group of runs, unless it exists; see `group_folder`.
 
     Raises:
         UsageError: `name` is not a plain name.
-        BenchError: the folder cannot be made.
+        BenchError: the folder cannot be created.
+    """
+    group = group_folder(name, base=base, digest=digest, results=results)
+    with explained(results):
+        group.mkdir(parents=True, exist_ok=True)
+    return group
+
+
+def group_folder(
+    name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
+) -> Path:
+    """The folder of a group of runs, whether or not it exists.
+
+    Args:
+        name: the group's name; None for a name that the same command finds again.
+        base: start of such a name.
+        digest: hash of what the runs have in common; its start completes such a name.
+        results: the folder of groups.
+
+    Raises:
+        UsageError: `name` is not a plain name.
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", name):
         raise UsageError(
             f"--name '{name}' must be a plain name of letters, digits, dots and dashes; "
             f"it becomes a folder in {results}/."
         )
-    group = results / (name or f"{base}-{digest[:8]}")
-    with explained(results):
-        group.mkdir(parents=True, exist_ok=True)
-    return group
+    return results / (name or f"{base}-{digest[:8]}")
 
 
 def run_folder(group: Path, manifest: dict[str, Any]) -> Path:
-    """Where a run belongs in its group: its method and the start of its key."""
+    """The folder of a run in its group: its method and the start of its key."""
     digits = manifest["key"].split("-")[1][:8]
     return group / f"{slug(manifest['method']['spec'])}-{digits}"
 
 
 def find_runs(name: str, results: Path = RESULTS) -> Path:
-    """The folder of a run or group, given as a path or as a name under `results`.
+    """The folder of a run or group, given as a path or as a name in `results`.
 
     Raises:
-        UsageError: there is none (with the closest name there is).
+        UsageError: it does not exist; the message suggests the closest name.
     """
     for path in (Path(name), results / name):
-        with suppress(OSError):  # a name too long for the file system is no name of a run
+        with suppress(OSError):  # a name that is too long for the file system names no run
             if path.is_dir():
                 return path
             if path.is_file():

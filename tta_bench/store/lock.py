@@ -1,4 +1,4 @@
-"""One process writes a run: the lock it holds while it does."""
+"""The lock that lets one process at a time write a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from tta_bench.store.files import explained
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where runs are not locked
+except ImportError:  # Windows, where runs are not locked
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-_TRIES, _PAUSE = 5, 0.05  # seconds; `is_locked` of another process holds the lock for an instant
+_TRIES, _PAUSE = (
+    5,
+    0.05,
+)  # in seconds; another process that calls `is_locked` holds the lock for an instant
 
 
 class RunLock:
-    """The lock of a run's folder, held until `release` or until the process dies, however it dies.
+    """The lock of a run's folder, held until `release` or until the process ends in any way.
 
-    The system keeps it (flock) and frees it with the process, so that no lock is ever stale; the
-    pid in the file is for the message.
+    The operating system keeps it (flock) and frees it with the process, so a lock is never stale.
+    The pid in the file serves the error message only.
+
+    Raises:
+        UsageError: another process is writing the run.
+        BenchError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -36,7 +43,7 @@ class RunLock:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             if _try_lock(descriptor) and _is_file(descriptor, self.path):
                 os.ftruncate(descriptor, 0)
-                with suppress(OSError):  # a full disk: the lock holds without its pid
+                with suppress(OSError):  # on a full disk the lock works without the pid
                     os.write(descriptor, f"{os.getpid()}\n".encode())
                 return descriptor
             os.close(descriptor)
@@ -47,7 +54,7 @@ class RunLock:
         )
 
     def release(self) -> None:
-        """Removes the file, then lets go: whoever waits sees that it is gone and makes its own."""
+        """Removes the file, then releases the lock, so that a waiting process creates its own."""
         with suppress(OSError):
             self.path.unlink()
         os.close(self._descriptor)
@@ -78,7 +85,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
-    """False if the former holder has removed the file between our opening and locking it."""
+    """Whether the open file is still at `path`; its last owner may have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

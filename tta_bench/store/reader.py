@@ -1,139 +1,27 @@
-"""Reading runs: whatever is damaged is named in a sentence, never misread."""
+"""Reads stored runs; damaged files raise an error that names them and are never misread."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import math
-import zipfile
-import zlib
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.store.files import read_json, read_lines, unsealed
 from tta_bench.store.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
-from tta_bench.store.rows import FAILED, LARGEST, Row
-from tta_bench.store.sessions import SESSIONS, join, read_events
+from tta_bench.store.rows import LARGEST, Row
+from tta_bench.store.run import COSTS, Run
+from tta_bench.store.sessions import SESSIONS, join_sessions, read_events
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-UNFINISHED = "unfinished"
 _SECTIONS = ("model", "dataset", "method", "protocol")
-COSTS = (
-    "flops_per_token",
-    "flops_per_token_counted",
-    "tokens_per_second",
-    "step_seconds_median",
-    "step_seconds_p90",
-    "step_tokens_median",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "peak_process_bytes",
-    "state_bytes_per_lane",
-    "offline_seconds",
-    "offline_flops",
-    "seconds",
-    "lanes",
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One stored run.
-
-    Attributes:
-        path: its folder.
-        manifest: what it is made of (`tta_bench.store.manifest`).
-        rows: one a document, in the order of the dataset.
-        summary: how it ended and what it cost; empty while it is unfinished.
-        warnings: what was found amiss and mended while reading.
-        sessions: when, on what and how long it was worked on; empty in runs of schema 1.
-    """
-
-    path: Path
-    manifest: dict[str, Any]
-    rows: tuple[Row, ...]
-    summary: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    sessions: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def spec(self) -> str:
-        """The method with its parameters, as `--method` takes it."""
-        return str(self.manifest["method"]["spec"])
-
-    @property
-    def method(self) -> str:
-        """The method's name."""
-        return str(self.manifest["method"]["name"])
-
-    @property
-    def status(self) -> str:
-        """`complete`, or how it broke off; `unfinished` without a summary."""
-        return str(self.summary.get("status", UNFINISHED))
-
-    @property
-    def failed(self) -> bool:
-        """Whether memory ran out, the loss diverged or the method raised."""
-        return self.status in FAILED
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the table must know of this run, a sentence each."""
-        notes = self.summary.get("notes")
-        return tuple(map(str, notes)) if isinstance(notes, list) else ()
-
-    @property
-    def lanes(self) -> int | None:
-        """Documents read side by side: as they were, else as asked for; None if not known."""
-        for lanes in (self.summary.get("lanes"), self.manifest.get("lanes")):
-            if isinstance(lanes, int) and not isinstance(lanes, bool) and 0 < lanes < 2**63:
-                return lanes
-        return None
-
-    def cost(self, name: str) -> float | None:
-        """A figure of the summary; None if it is not known."""
-        return self.summary.get(name)
-
-    def nll(self, row: Row) -> NDArray[np.float32]:
-        """[tokens] losses of a document's tokens, nats.
-
-        Raises:
-            BenchError: they were not published with the run, or the file is damaged.
-        """
-        import numpy as np
-
-        path = self.path / f"nll/{row.index:05d}.npz"
-        if row.nll is None or not path.is_file():
-            raise BenchError(
-                f"{path} is not there: the losses of {row.key} were not stored or not published."
-            )
-        try:
-            content = path.read_bytes()
-            if row.nll_sha256 and hashlib.sha256(content).hexdigest() != row.nll_sha256:
-                raise BenchError(f"{path} is damaged: its hash is not the one in rows.jsonl.")
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                vector = archive["nll"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BenchError(f"{path} is damaged: {type(error).__name__}.") from error
-        if vector.dtype != np.float32 or vector.shape != (row.tokens,):
-            raise BenchError(f"{path} is damaged: it is no float32 vector of {row.tokens} losses.")
-        if not math.isclose(vector.sum(dtype=np.float64), row.nll, rel_tol=1e-9, abs_tol=1e-9):
-            raise BenchError(f"{path} is damaged: it does not add up to the sum in rows.jsonl.")
-        return vector
 
 
 def load_run(path: Path | str) -> Run:
-    """Reads a run's folder.
+    """Reads the run in a folder.
 
     Raises:
-        BenchError: a file is damaged or of a newer schema; the sentence names it.
+        BenchError: a file is damaged or has a newer schema; the message names it.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -147,18 +35,20 @@ def load_run(path: Path | str) -> Run:
         _check_summary(summary, rows, folder)
     events, more = read_events(folder / SESSIONS)
     warnings += more
-    sessions = tuple(join(events, rows))
+    sessions = tuple(join_sessions(events, rows))
     if len({json.dumps(session.get("device"), sort_keys=True) for session in sessions}) > 1:
-        warnings.append("read on several devices: times and speed are of all of them together")
+        warnings.append(
+            "the run was read on several devices: times and speed are for all of them together"
+        )
     ordered = tuple(sorted(rows, key=lambda row: row.index))
     return Run(folder, manifest, ordered, summary, tuple(warnings), sessions)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run's folder, checked.
+    """Reads and checks the manifest in a run's folder.
 
     Raises:
-        BenchError: it is missing, damaged or of a schema that this version does not know.
+        BenchError: it is missing, damaged, or has a schema that this version does not know.
     """
     path = folder / "manifest.json"
     manifest, checked = read_json(path)
@@ -169,10 +59,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def load_group(path: Path | str) -> list[Run]:
-    """Reads every run of a group, in the order they were started; a run's folder is a group of one.
+    """Reads the runs of a group in the order of their start; a single run counts as a group.
 
     Raises:
-        UsageError: there is no run in it.
+        UsageError: the folder contains no run.
         BenchError: a file is damaged.
     """
     folder = Path(path)
@@ -180,7 +70,9 @@ def load_group(path: Path | str) -> list[Run]:
         return [load_run(folder)]
     runs = [load_run(file.parent) for file in sorted(folder.glob("*/manifest.json"))]
     if not runs:
-        raise UsageError(f"{folder} holds no run: there is no manifest.json in it or one below.")
+        raise UsageError(
+            f"{folder} holds no run: neither it nor its subfolders contain a manifest.json."
+        )
     return sorted(runs, key=lambda run: (str(run.manifest.get("created")), run.path.name))
 
 
@@ -190,7 +82,7 @@ def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
         raise BenchError(f"{path} is damaged: it has no schema_version.")
     if version not in READABLE_SCHEMAS:
         raise BenchError(
-            f"{path} has schema {version}, this tta-bench reads schemas up to {SCHEMA_VERSION}; "
+            f"{path} has schema {version}; this tta-bench reads schemas up to {SCHEMA_VERSION}, so "
             "read it with the version that wrote it."
         )
     for name in _SECTIONS:
@@ -215,15 +107,19 @@ def _check_summary(summary: dict[str, Any], rows: list[Row], folder: Path) -> No
     counted = summary.get("documents")
     if counted is not None and counted != Counter(row.status for row in rows):
         raise BenchError(
-            f"{folder / 'rows.jsonl'} is damaged: its rows are not those that {path.name} counted."
+            f"{folder / 'rows.jsonl'} is damaged: its rows are not those counted in {path.name}."
         )
 
 
 def read_rows(path: Path, checked: bool = False) -> tuple[list[Row], list[str]]:
-    """The rows, and warnings; a last line that a crash cut short is left out.
+    """The rows and warnings; a last line that a crash cut short is left out.
 
     Args:
-        checked: every row must bear a checksum, as those of schema 2 do.
+        path: the file rows.jsonl.
+        checked: whether every row must have a checksum, as in schema 2.
+
+    Raises:
+        BenchError: the file is damaged.
     """
     lines, last = read_lines(path)
     rows = [_row(line, path, number, checked) for number, line in enumerate(lines, start=1)]

@@ -1,4 +1,4 @@
-"""What of a stored run is kept when the same run is asked for again."""
+"""Which rows of a stored run are kept when the same run is requested again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tta_bench.errors import BenchError, UsageError
-from tta_bench.store.reader import UNFINISHED, Run, load_run
+from tta_bench.store.reader import load_run
 from tta_bench.store.rows import FAILED, Row
+from tta_bench.store.run import UNFINISHED, Run
 
 Rerun = Literal["missing", "failed", "all"]
 RERUN: tuple[str, ...] = get_args(Rerun)
@@ -16,10 +17,10 @@ _NOT_ENDED = (UNFINISHED, "interrupted")
 
 
 def load_same(path: Path, manifest: dict[str, Any]) -> Run:
-    """The stored run that `manifest` describes anew.
+    """Reads the stored run in a folder, which must be the one that `manifest` describes.
 
     Raises:
-        UsageError: the folder holds another run.
+        UsageError: the folder contains another run.
         BenchError: the run is damaged.
     """
     try:
@@ -35,10 +36,10 @@ def load_same(path: Path, manifest: dict[str, Any]) -> Run:
 
 
 def rows_to_keep(run: Run, rerun: Rerun) -> tuple[list[Row], list[str]]:
-    """The rows that need not be done again, and what was found amiss.
+    """The rows that are kept, and notes about damaged files.
 
-    Where the state is never reset, a document's losses depend on all those before it: unless
-    every document is there, none is kept.
+    If the method is never reset, the losses of a document depend on all documents before it:
+    unless every document is present, no row is kept.
     """
     if rerun == "all":
         return [], []
@@ -55,10 +56,10 @@ def rows_to_keep(run: Run, rerun: Rerun) -> tuple[list[Row], list[str]]:
 
 
 def is_whole(path: Path, manifest: dict[str, Any], rerun: Rerun) -> bool:
-    """Whether the run is there with every document, so that there is nothing to do.
+    """Whether the run exists with every document, so that nothing remains to be done.
 
     Raises:
-        BenchError: it is there and damaged, or the folder holds another run.
+        BenchError: the run is damaged, or the folder contains another run.
     """
     if rerun == "all" or not (path / "manifest.json").exists():
         return False
@@ -68,9 +69,9 @@ def is_whole(path: Path, manifest: dict[str, Any], rerun: Rerun) -> bool:
 
 
 def damaged_vector(folder: Path, row: Row) -> Path | None:
-    """The file of a row's losses if it is there but not as it was written.
+    """The file of a row's losses if it has changed since it was written, else None.
 
-    A file that is not there was not published, which is no damage.
+    A missing file was not published, which is no damage.
     """
     if row.nll_file is None or row.nll_sha256 is None:
         return None

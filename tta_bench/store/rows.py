@@ -1,4 +1,4 @@
-"""The row of a document: its fields, and their check when they come back from a file."""
+"""The row of a document: its fields, and the checks when it is read from a file."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 FAILED = ("oom", "diverged", "error")
 STATUSES = ("done", "skipped", *FAILED)
 LARGEST = 1e100
-"""No sum of float32 losses reaches it, and sums and squares of what is below it stay finite."""
+"""Larger than any sum of float32 losses; sums and squares of smaller numbers stay finite."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a run has to say of one document.
+    """The result of a run on one document.
 
     Attributes:
-        key: the document's stable name.
-        index: its place in the dataset.
-        status: one of STATUSES; only `done` counts in a figure of quality.
-        tokens: predictions scored.
-        bytes: UTF-8 bytes of the text that the tokens cover; 0 if that cannot be known.
-        words: words of that text, likewise.
-        nll: summed negative log-likelihood in nats (float64); None unless done.
-        seconds: time spent on it, shared evenly among the lanes that were busy.
-        sha256: of the document's whole text.
-        reason: why it is not done.
-        nll_file: name of its vector of losses in the run's folder.
-        nll_sha256: of that file; None in runs of schema 1.
-        session: number of the session that read it, from 0.
+        key: key of the document.
+        index: index of the document in the dataset.
+        status: one of `STATUSES`; losses count only if it is `done`.
+        tokens: number of predictions scored.
+        bytes: UTF-8 bytes of the text that the tokens cover; 0 if unknown.
+        words: words of that text; 0 if unknown.
+        nll: sum of the negative log-likelihoods in nats (float64); None unless `done`.
+        seconds: time spent on the document; the time of a step is divided among the busy lanes.
+        sha256: SHA-256 of the document's whole text.
+        reason: why the document is not done.
+        nll_file: file of the tokens' losses, relative to the run's folder.
+        nll_sha256: SHA-256 of that file; None in runs of schema 1.
+        session: number of the session that read the document, from 0.
     """
 
     key: str
@@ -46,20 +46,20 @@ class Row:
     session: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For a line of rows.jsonl."""
+        """The row as an object for rows.jsonl."""
         return asdict(self)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Every whole number in it."""
+        """All whole numbers in the row."""
         return self.index, self.tokens, self.bytes, self.words, self.session
 
     @classmethod
     def from_dict(cls, values: Any) -> Row:
-        """The row of a line.
+        """The row of an object from rows.jsonl.
 
         Raises:
-            ValueError: it is none; says why.
+            ValueError: the object is not a row; the message says why.
         """
         if not isinstance(values, dict):
             raise ValueError("it is not an object")

@@ -1,18 +1,18 @@
-"""Sessions: the times a run was begun or taken up again, and what they add up to.
+"""Sessions: a run starts in one and may be resumed in others, whose costs are added up.
 
-sessions.jsonl holds a line when a session starts and one when it ends; a session that was killed
-has no second line.
+sessions.jsonl has one line for the start of a session and one for its end; a session that was
+killed has no line for its end.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BenchError
+from tta_bench.store.environment import utc_now
 from tta_bench.store.files import read_lines, sealed, to_json, unsealed
 from tta_bench.store.rows import LARGEST, Row
 
@@ -25,30 +25,28 @@ _STEPS = ("step_seconds_median", "step_seconds_p90", "step_tokens_median")
 _NUMBERS = ("seconds", "tokens", *_PEAKS, *_STEPS)
 
 
-def now() -> str:
-    """The time in UTC, for a file."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
-
-
-def start_of(number: int, manifest: Mapping[str, Any], time: str | None = None) -> dict[str, Any]:
-    """The line of a session that starts: when, on what, with how many lanes."""
+def session_start(
+    number: int, manifest: Mapping[str, Any], time: str | None = None
+) -> dict[str, Any]:
+    """The line for the start of a session: when, on what, and with how many lanes."""
     hardware = {name: manifest.get(name) for name in _HARDWARE}
-    return {"session": number, "event": STARTED, "time": time or now(), **hardware}
+    return {"session": number, "event": STARTED, "time": time or utc_now(), **hardware}
 
 
-def end_of(
+def session_end(
     number: int, summary: Mapping[str, Any], rows: Iterable[Row], time: str | None = None
 ) -> dict[str, Any]:
-    """The line of a session that ends: how, and what it cost. Its rows tell what it does not.
+    """The line for the end of a session: how it ended and what it cost.
 
-    The lanes are named where they are known, since fewer than at its start may have ended it.
+    Seconds and tokens that the summary does not know are summed over the session's rows. The number
+    of lanes is given if it is known, since it may have been reduced during the session.
     """
     mine = [row for row in rows if row.session == number]
     seconds, tokens = summary.get("seconds"), summary.get("timed_tokens")
     return {
         "session": number,
         "event": ENDED,
-        "time": time or now(),
+        "time": time or utc_now(),
         "status": summary.get("status"),
         "reason": summary.get("reason"),
         "seconds": sum(row.seconds for row in mine) if seconds is None else seconds,
@@ -59,15 +57,15 @@ def end_of(
 
 
 def to_lines(events: Iterable[Mapping[str, Any]]) -> bytes:
-    """Events as the lines of the file."""
+    """Events as lines of sessions.jsonl."""
     return b"".join(to_json(sealed(event)) for event in events)
 
 
 def read_events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of sessions.jsonl, and warnings; a last one that was cut short is left out.
+    """The events in sessions.jsonl and warnings; a last line that was cut short is left out.
 
     Raises:
-        BenchError: one is damaged.
+        BenchError: a line is damaged.
     """
     lines, last = read_lines(path)
     events = []
@@ -90,7 +88,7 @@ def _event(line: bytes) -> dict[str, Any]:
         raise ValueError("it has no checksum")
     number, kind = event.get("session"), event.get("event")
     if not isinstance(number, int) or number < 0 or kind not in (STARTED, ENDED):
-        raise ValueError("it is no start or end of a session")
+        raise ValueError("it is neither the start nor the end of a session")
     for name in _NUMBERS:
         figure = event.get(name)
         if figure is not None and not (isinstance(figure, (int, float)) and abs(figure) < LARGEST):
@@ -98,8 +96,8 @@ def _event(line: bytes) -> dict[str, Any]:
     return event
 
 
-def join(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One dict a session: its start, and its end or what its rows tell of it."""
+def join_sessions(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One object per session: its start joined with its end, or with what its rows tell of it."""
     sessions: dict[int, dict[str, Any]] = {}
     for event in events:
         fields = {name: value for name, value in event.items() if name not in ("event", "time")}
@@ -107,15 +105,15 @@ def join(events: Iterable[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[
         session.update(fields | {event["event"]: event["time"]})
     for number, session in sessions.items():
         if ENDED not in session:
-            missing = end_of(number, {"status": KILLED}, rows)
+            missing = session_end(number, {"status": KILLED}, rows)
             session.update({k: v for k, v in missing.items() if k not in ("event", "time")})
     return [sessions[number] for number in sorted(sessions)]
 
 
-def totals(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several sessions cost together: times add up, peaks do not, speed is of the totals.
+def total_costs(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The cost of all sessions together: the sum of their times and the maximum of their peaks.
 
-    The median and the 90th percentile of a step are those of the last session that took one.
+    The median and the 90th percentile of a step are those of the last session that took steps.
     """
     seconds = sum(session.get("seconds") or 0.0 for session in sessions)
     tokens = sum(session.get("tokens") or 0 for session in sessions)

@@ -1,4 +1,4 @@
-"""Writing a run: manifest, rows as documents end, summary."""
+"""Writes a run: the manifest, a row when a document ends, and the summary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError, UsageError
+from tta_bench.store.environment import utc_now
 from tta_bench.store.files import (
     append_line,
     explained,
@@ -26,18 +27,18 @@ from tta_bench.store.files import (
 from tta_bench.store.groups import run_folder
 from tta_bench.store.lock import RunLock
 from tta_bench.store.manifest import SCHEMA_VERSION
-from tta_bench.store.reader import Run, read_rows
+from tta_bench.store.reader import read_rows
 from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row
+from tta_bench.store.run import Run
 from tta_bench.store.sessions import (
     SESSIONS,
-    end_of,
-    join,
-    now,
+    join_sessions,
     read_events,
-    start_of,
+    session_end,
+    session_start,
     to_lines,
-    totals,
+    total_costs,
 )
 
 if TYPE_CHECKING:
@@ -46,25 +47,25 @@ if TYPE_CHECKING:
 
 
 class RunWriter:
-    """One run being written. As a context manager it says in the summary how the run broke off.
+    """A run that is being written: a context manager that records how the run ended.
 
         with RunWriter.create(group, manifest) as run:
             run.append(Row(...), nll)
             run.finish({"status": "complete", ...})
 
-    Leaving the block by an exception writes a summary with status `interrupted` (Ctrl-C) or
-    `error`. Leaving it without `finish` writes none: the run reads as unfinished. Until the block
-    is left, no other process can write the run.
+    Leaving the block with an exception writes a summary with status `interrupted` (Ctrl-C) or
+    `error`. Leaving it without `finish` writes no summary, and the run stays unfinished. Inside the
+    block, no other process can write the run.
 
     Attributes:
         path: the run's folder.
-        kept: rows of former sessions that stand, by the index of their document.
-        notes: what was found amiss in the files of former sessions.
-        session: the number of this session, from 0.
+        kept: rows of earlier sessions that are kept, by the index of their document.
+        notes: notes about damaged files of earlier sessions.
+        session: number of this session, from 0.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], rerun: Rerun | None):
-        """Use `create` or `resume`; `rerun` None: the run must not be there yet."""
+        """Use `create` or `resume` instead; if `rerun` is None, the run must not exist yet."""
         self.path = path
         self.finished = False
         self.kept: dict[int, Row] = {}
@@ -85,36 +86,36 @@ class RunWriter:
 
     @classmethod
     def create(cls, group: Path, manifest: dict[str, Any]) -> RunWriter:
-        """Makes the run's folder in `group` and writes its manifest.
+        """Creates the run's folder in `group` and writes the manifest.
 
         Raises:
-            UsageError: the group holds this run already, or another process is writing it.
+            UsageError: the group already has this run, or another process is writing it.
             BenchError: the folder cannot be written.
         """
         return cls(run_folder(group, manifest), manifest, None)
 
     @classmethod
     def resume(cls, group: Path, manifest: dict[str, Any], rerun: Rerun = "missing") -> RunWriter:
-        """Takes the run up where it broke off, or makes it if it is not there.
+        """Resumes the run where it ended, or creates it if it does not exist.
 
         Raises:
-            UsageError: another process is writing it, or its folder holds another run.
-            BenchError: it is damaged, or the folder cannot be written.
+            UsageError: another process is writing the run, or its folder has another run.
+            BenchError: the run is damaged, or the folder cannot be written.
         """
         return cls(run_folder(group, manifest), manifest, rerun)
 
     def _begin(self, manifest: dict[str, Any], rerun: Rerun | None) -> int:
-        """Readies the files; returns the number of the session, whose start is then on disk."""
+        """Prepares the files, writes the start of the session and returns its number."""
         self._drop_drafts()
         there = (self.path / "manifest.json").exists()
         if there and rerun is None:
             raise UsageError(
-                f"{self.path} holds this very run already (same model, method, documents and "
-                "protocol); give another --name, or remove that folder to run it again."
+                f"{self.path} already holds this run (same model, method, documents and protocol); "
+                "give another --name, or remove that folder to run it again."
             )
         if there and rerun != "all":
             return self._take_up(load_same(self.path, manifest), manifest, rerun or "missing")
-        # Whatever a former run or a crash left goes first, the claim to be finished foremost.
+        # First delete what an earlier run or a crash has left, beginning with the summary.
         with explained(self.path):
             for name in ("summary.json", "rows.jsonl", SESSIONS):
                 (self.path / name).unlink(missing_ok=True)
@@ -123,20 +124,20 @@ class RunWriter:
             sync_folder(self.path)
         write_atomically(self.path / "manifest.json", to_json(sealed(manifest), indent=2))
         self.manifest = manifest
-        write_atomically(self.path / SESSIONS, to_lines([start_of(0, manifest)]))
+        write_atomically(self.path / SESSIONS, to_lines([session_start(0, manifest)]))
         return 0
 
     def _take_up(self, run: Run, manifest: dict[str, Any], rerun: Rerun) -> int:
-        """Drops what is done again. Killed anywhere in here, the run has lost nothing it keeps."""
+        """Drops the rows that are done again; a crash in here loses none of the others."""
         self.manifest = run.manifest
         rows, self.notes = rows_to_keep(run, rerun)
         self.kept = {row.index: row for row in rows}
         events, _ = read_events(self.path / SESSIONS)
-        if not events:  # of schema 1, or killed before its first session was on disk
-            events = [start_of(0, run.manifest, run.manifest.get("created"))]
-            events.append(end_of(0, run.summary, run.rows, run.summary.get("ended")))
+        if not events:  # schema 1, or killed before the start of its first session was written
+            events = [session_start(0, run.manifest, run.manifest.get("created"))]
+            events.append(session_end(0, run.summary, run.rows, run.summary.get("ended")))
         number = 1 + max(event["session"] for event in events)
-        events.append(start_of(number, manifest))
+        events.append(session_start(number, manifest))
         write_atomically(self.path / SESSIONS, to_lines(events))
         with explained(self.path):
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -146,19 +147,19 @@ class RunWriter:
         return number
 
     def _drop_drafts(self) -> None:
-        """Files that a killed process had not renamed yet."""
+        """Deletes the drafts of a process that was killed before it renamed them."""
         for folder in (self.path, self.path / "nll"):
             for draft in folder.glob(".*.part"):
                 with suppress(OSError):
                     draft.unlink()
 
     def append(self, row: Row, nll: NDArray[np.float32] | None = None) -> Row:
-        """Stores what became of a document; on disk when this returns.
+        """Stores the row of a document, flushed to disk.
 
         Args:
-            row: its `session` is filled in, and if the vector is given its `nll`, `nll_file`
-                and `nll_sha256`.
-            nll: [tokens] losses of its tokens, nats.
+            row: the row; `session` is filled in, and with a vector also `nll`, `nll_file` and
+                `nll_sha256`.
+            nll: [tokens] losses of the document's tokens, in nats.
 
         Returns:
             The row as stored.
@@ -192,7 +193,7 @@ class RunWriter:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary: `status`, `reason` and the costs of this session.
 
-        Of a run of several sessions the times are summed and the peaks are the highest.
+        For a run of several sessions, times are summed and peaks are the maximum.
 
         Raises:
             BenchError: the disk is full or cannot be written.
@@ -203,19 +204,19 @@ class RunWriter:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in summary.items()
         }
-        # Counted from the file: a Ctrl-C may fall between a row and any count kept here.
+        # Counted in the file, since Ctrl-C may come between a row and a counter kept here.
         rows = read_rows(self._rows)[0]
         events, _ = read_events(self.path / SESSIONS)
-        events.append(end_of(self.session, known, rows))
+        events.append(session_end(self.session, known, rows))
         write_atomically(self.path / SESSIONS, to_lines(events))
-        sessions = join(events, rows)
+        sessions = join_sessions(events, rows)
         stored = {
             "schema_version": SCHEMA_VERSION,
-            "ended": now(),
+            "ended": utc_now(),
             "documents": Counter(row.status for row in rows),
             **known,
             "sessions": len(sessions),
-            **(totals(sessions) if len(sessions) > 1 else {}),
+            **(total_costs(sessions) if len(sessions) > 1 else {}),
         }
         write_atomically(self.path / "summary.json", to_json(sealed(stored), indent=2))
         self.finished = True
@@ -230,7 +231,7 @@ class RunWriter:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None and not self.finished:
-            with suppress(BenchError):  # a full disk: the run stays unfinished, which is true
+            with suppress(BenchError):  # on a full disk the run stays unfinished
                 self.finish(_broken_off_by(error))
         os.close(self._descriptor)
         self._lock.release()

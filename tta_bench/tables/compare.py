@@ -19,7 +19,8 @@ from tta_bench.statistics import (
     sign_flip_p,
     tiers,
 )
-from tta_bench.store.manifest import setting
+from tta_bench.store.jsonable import leaves
+from tta_bench.store.key import setting
 from tta_bench.tables.format import DASH, count, fixed, plural
 from tta_bench.tables.notes import protocol_note
 from tta_bench.tables.summary import BASELINE, baseline_of, comparable, summary_tables, titles_of
@@ -270,7 +271,7 @@ def change_tables(first: Run, second: Run) -> list[Table]:
         f"{first.path.parent.name}/{first.path.name}",
         f"{second.path.parent.name}/{second.path.name}",
     )
-    before, after = _flat(first.manifest), _flat(second.manifest)
+    before, after = _fields(first.manifest), _fields(second.manifest)
     fields = [
         {"field": name, "first": before.get(name), "second": after.get(name)}
         for name in dict.fromkeys([*before, *after])
@@ -289,15 +290,13 @@ def change_tables(first: Run, second: Run) -> list[Table]:
     return [manifests, _documents(first, second)]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    if isinstance(value, dict) and value:
-        items = [i for i in value.items() if name or i[0] not in _UNCHANGING]
-        return {
-            key: text
-            for inner, part in items
-            for key, text in _flat(part, f"{name}.{inner}" if name else inner).items()
-        }
-    return {name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)}
+def _fields(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of a manifest by dotted name, without those that differ between any two runs."""
+    kept = {name: part for name, part in manifest.items() if name not in _UNCHANGING}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in leaves(kept).items()
+    }
 
 
 def _documents(first: Run, second: Run) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.documents.limits import limits_as_flags
 from tta_bench.tables.format import DASH, duration, listed, plural, si
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ def partial_reasons(run: Run) -> list[str]:
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
     elif "partial" not in run.summary:  # the run broke off before it could say so
-        limits = [name for name in ("limit", "max_tokens", "min_tokens") if dataset.get(name)]
-        cuts = [f"--{name.replace('_', '-')} {dataset[name]}" for name in limits]
-        reasons += [", ".join(cuts)] if cuts else []
+        cuts = limits_as_flags(dataset)
+        reasons += [cuts] if cuts else []
     expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
     for status in ("skipped", "oom", "diverged", "error"):

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.statistics import exp, paired_difference, quality
-from tta_bench.store.manifest import setting
-from tta_bench.store.reader import COSTS
+from tta_bench.store.key import setting
 from tta_bench.store.rows import FAILED
+from tta_bench.store.run import COSTS
 from tta_bench.tables.format import DASH, binary, count, fixed, si
 from tta_bench.tables.notes import device_name, notes_of, partial_reasons
 from tta_bench.tables.table import BREAK, Column, Table, Values

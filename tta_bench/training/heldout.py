@@ -1,6 +1,4 @@
-"""How well a language model predicts the held-out files: nats per token and bits per byte, domain
-by domain.
-"""
+"""How well a language model predicts the held-out files of each domain."""
 
 from __future__ import annotations
 
@@ -17,20 +15,28 @@ BATCH = 32
 
 
 def evaluate_heldout(model: Any, tokenizer: Any, path: Path, device: str) -> dict[str, dict]:
-    """Per domain and for ``all``: documents, tokens, bytes, nats per token, bits per byte of the
-    text.
+    """Nats per token and bits per byte of each domain and of all domains together.
 
-    Each file is streamed on its own behind one BOS, in windows of the model's context W that
-    overlap by half: every token is scored once, with W/2 to W - 1 tokens before it (fewer only at
-    the start of the file). Logits are normalised in float32.
+    Each file is read on its own after one BOS token, in windows of W tokens (the model's context)
+    that overlap by half: every token is scored once, with W/2 to W - 1 tokens before it, or fewer
+    at the start of the file. Logits are normalised in float32.
+
+    Args:
+        model: a causal model of transformers.
+        tokenizer: its tokenizer, of the library `tokenizers`.
+        path: the file `heldout.jsonl` of a prepared folder.
+        device: device to run on.
+
+    Returns:
+        For each domain and for `all`: `documents`, `tokens`, `bytes`, `nats_per_token` and
+        `bits_per_byte`.
     """
     window = int(model.config.max_position_embeddings)
     model.eval().to(device)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     totals: dict[str, dict] = {}
-    pending: list[
-        tuple[str, Tensor, int]
-    ] = []  # (domain, window ids, how many of its last tokens count)
+    # (domain, ids of a window, how many of its last tokens are scored)
+    pending: list[tuple[str, Tensor, int]] = []
     for row in rows:
         ids = tokenizer.encode(row["text"]).ids
         for domain in (row["domain"], "all"):
@@ -42,7 +48,7 @@ def evaluate_heldout(model: Any, tokenizer: Any, path: Path, device: str) -> dic
             total["bytes"] += row["bytes"]
         stream = torch.tensor([model.config.bos_token_id, *ids])
         pending += [(row["domain"], *piece) for piece in _plan(stream, window)]
-    pending.sort(key=lambda piece: len(piece[1]))  # similar lengths together: little padding
+    pending.sort(key=lambda piece: len(piece[1]))  # similar lengths need little padding
     for start in range(0, len(pending), BATCH):
         batch = pending[start : start + BATCH]
         for (domain, _, _), nats in zip(batch, _score(model, batch, device), strict=True):
@@ -56,11 +62,9 @@ def evaluate_heldout(model: Any, tokenizer: Any, path: Path, device: str) -> dic
 
 
 def _plan(stream: Tensor, window: int) -> list[tuple[Tensor, int]]:
-    """Windows over a stream whose first token is the prefix; the counts add up to ``len(stream) -
-    1``.
-    """
+    """Windows over a stream that starts with the prefix, and the tokens to score in each."""
     pieces = [(stream[:window], min(window, len(stream)) - 1)]
-    done = min(window, len(stream))  # tokens of the stream that are scored (or are the prefix)
+    done = min(window, len(stream))  # tokens that are scored, or are the prefix
     while done < len(stream):
         end = min(done + window // 2, len(stream))
         pieces.append((stream[end - window : end], end - done))
@@ -71,7 +75,7 @@ def _plan(stream: Tensor, window: int) -> list[tuple[Tensor, int]]:
 @torch.no_grad()
 def _score(model: Any, batch: list[tuple[str, Tensor, int]], device: str) -> list[float]:
     ids = torch.nn.utils.rnn.pad_sequence([piece[1] for piece in batch], batch_first=True)
-    ids = ids.to(device)  # right padding: under a causal mask nothing sees it
+    ids = ids.to(device)  # padding on the right is invisible under a causal mask
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     nll = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     nll = nll.view(len(batch), -1).double()

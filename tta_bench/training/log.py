@@ -1,4 +1,4 @@
-"""The log of a training: a CSV row, a line on the screen, and a picture of the curve."""
+"""The log of a training: rows of a CSV file, lines on the screen, and a plot of the loss."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from tta_bench.training.streams import LaneSegments
 
 
 class TrainingLog:
-    """`log.csv`: step, tokens, seconds, rates, loss (nats per token since the last row), gradient
-    norm, and every step size and half-life.
+    """Writes `log.csv`, a row at a time.
+
+    A row has the step, tokens, seconds, learning rate, loss (nats per token since the previous
+    row), gradient norm, and every step size and half-life.
+
+    Args:
+        path: the CSV file.
+        schedule: the schedule of the training.
+        loss: the loss, which sums nats and tokens between rows.
+        segments: the training data, which has the number of tokens per step.
+        say: prints a line.
     """
 
     def __init__(
@@ -30,10 +39,10 @@ class TrainingLog:
         self.path, self.schedule, self.loss, self.say = path, schedule, loss, say
         self.tokens_per_step = segments.lanes * segments.segment * segments.filled
         self.rows: list[dict[str, Any]] = []
-        self.since = (0, 0.0)  # where this session began
+        self.since = (0, 0.0)  # step and seconds at which this session began
 
     def resume(self, step: int) -> None:
-        """Keeps the rows up to a checkpoint's step."""
+        """Reads the rows of an earlier session up to the step of its checkpoint."""
         if self.path.is_file():
             with self.path.open(newline="") as handle:
                 rows = list(csv.DictReader(handle))
@@ -41,7 +50,15 @@ class TrainingLog:
         self.since = (step, 0.0)
 
     def row(self, step: int, seconds: float, rate: float, norm: float, used: float) -> None:
-        """Writes what has happened since the last row; `used` is the share of the budget."""
+        """Writes a row and prints a line.
+
+        Args:
+            step: training steps taken.
+            seconds: seconds of training.
+            rate: learning rate.
+            norm: norm of the gradient.
+            used: share of the budget that is used up, from 0 to 1.
+        """
         nats, tokens = self.loss.take_sums()
         row = {
             "step": step,
@@ -65,7 +82,7 @@ class TrainingLog:
         )
 
     def close(self) -> None:
-        """Draws the curve beside the log, where matplotlib is installed."""
+        """Plots the loss in `curve.png` beside the log, if matplotlib is installed."""
         try:
             import matplotlib
         except ImportError:
@@ -87,7 +104,7 @@ class TrainingLog:
 
 
 def rates_of(head: nn.Module | None) -> dict[str, float]:
-    """Step sizes and half-lives, of parameters kept as logarithms, by name."""
+    """Step sizes and half-lives by name: the parameters that are stored as logarithms."""
     if head is None:
         return {}
     found = {}

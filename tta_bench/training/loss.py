@@ -1,4 +1,4 @@
-"""What is trained: body, head and unembedding over whole segments, as one module with one loss."""
+"""What is trained: body, slow weights and unembedding over whole segments, with one loss."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tta_bench.heads import BodyModule, Head, unembedding_of
+from tta_bench.heads.head import State, renewed, replace
 from tta_bench.model.language_model import LanguageModel
-
-Head = Any
-"""The module of `Method.slow_weights`: nn.Module's own types hide what it has beside forward."""
+from tta_bench.model.window import Window
 
 
 class SegmentLoss(nn.Module):
@@ -23,7 +23,8 @@ class SegmentLoss(nn.Module):
 
     Args:
         model: the base.
-        head: the method's module, or None for the body alone.
+        head: the method's module, or None for the body alone. A module inside the body must be
+            attached to the model.
         train_body: whether the body is trained, too.
         windows: W of each group of lanes; rows of a batch belong to them in turn.
         chunk: tokens after which the head may start another document.
@@ -35,7 +36,7 @@ class SegmentLoss(nn.Module):
     def __init__(
         self,
         model: LanguageModel,
-        head: Head | None,
+        head: Head | BodyModule | None,
         train_body: bool,
         windows: Sequence[int],
         chunk: int,
@@ -43,19 +44,13 @@ class SegmentLoss(nn.Module):
         tokens_per_row: float,
     ) -> None:
         super().__init__()
-        self.head: Head | None = head
+        self.head = head
         self.windows, self.chunk, self.tokens_per_row = tuple(windows), chunk, tokens_per_row
         self.train_body = train_body
         # A frozen body is no submodule: checkpoints and the optimiser should not see it.
         self.net = model.net if train_body else None
         self._model = (model,)
-        self.state: dict[str, Tensor] = {}
-        if head is not None:
-            device = model.device
-            self.state = {
-                name: value.to(device, torch.float32)
-                for name, value in head.empty_state(lanes).items()
-            }
+        self.state = self._fresh_state(lanes)
         self._of_outputs: Callable[..., Tensor] = _summed_loss
         self._pending: list[tuple[Tensor, Tensor]] = []
 
@@ -72,14 +67,14 @@ class SegmentLoss(nn.Module):
         """
         for layer in self._model[0].layers:
             layer.compile(dynamic=False)
-        if self.head is not None and hasattr(self.head, "compile_parts"):
+        if isinstance(self.head, Head):
             self.head.compile_parts()
         self._of_outputs = torch.compile(self._of_outputs, dynamic=False)
 
     def forget(self) -> None:
         """Empties the fast state of every lane and the sums."""
-        for value in self.state.values():
-            value.zero_()
+        lanes = max((len(value) for value in self.state.values()), default=0)
+        replace(self.state, self._fresh_state(lanes))
         self.take_sums()
 
     def take_sums(self) -> tuple[float, int]:
@@ -100,16 +95,24 @@ class SegmentLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss`; arguments as `LaneSegments.collate` gives them."""
         model = self._model[0]
-        hidden = self._hidden(model, input_ids)
-        unembedding = model.unembed if model.unembedding is None else model.unembedding
+        unembedding = unembedding_of(model)
         state = {name: value[lane] for name, value in self.state.items()}
-        outputs, after = hidden.float(), {}
-        if self.head is not None:
-            outputs, after = self.head(outputs, labels, mask, unembedding, self.chunk, fresh, state)
+        after: State = {}
+        if isinstance(self.head, BodyModule):
+            outputs, after = self._through_body(
+                model, self.head, input_ids, labels, mask, fresh, state
+            )
+        else:
+            outputs = self._hidden(model, input_ids).float()
+            if self.head is not None:
+                outputs, after = self.head.segment(
+                    outputs, labels, mask, unembedding, self.chunk, fresh, state
+                )
         nats = self._of_outputs(outputs, labels, mask, unembedding)
         with torch.no_grad():
             for name, value in after.items():
-                self.state[name][lane] = value.detach().float()
+                held = self.state[name]
+                held[lane] = value.detach().to(held.dtype)
         self._pending.append((nats.detach(), mask.sum()))
         return {"loss": nats / (len(input_ids) * self.tokens_per_row)}
 
@@ -122,9 +125,55 @@ class SegmentLoss(nn.Module):
                 rows = input_ids[number::groups]
                 found = model.body(rows.reshape(-1, window))
                 pieces.append(found.view(*rows.shape, -1))
-        if groups == 1:
-            return pieces[0]
-        return torch.stack(pieces, dim=1).flatten(0, 1)
+        return _in_turn(pieces)
+
+    def _through_body(
+        self,
+        model: LanguageModel,
+        body: BodyModule,
+        input_ids: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        fresh: Tensor,
+        state: State,
+    ) -> tuple[Tensor, State]:
+        """Outputs [B, T, d] and the state after, window by window: each reads what those before
+        it in the segment have written.
+        """
+        unembedding = unembedding_of(model)
+        groups, outputs, states = len(self.windows), [], []
+        for number, width in enumerate(self.windows):
+            rows = slice(number, None, groups)
+            held, pieces = {name: value[rows] for name, value in state.items()}, []
+            for start in range(0, input_ids.shape[1], width):
+                part = slice(start, start + width)
+                begins = fresh[rows, start // self.chunk]
+                held = renewed(held, body.fresh_state(len(begins)), begins)
+                lengths = mask[rows, part].sum(1)
+                window = Window(input_ids[rows, part], lengths, lengths, width)
+                hidden, memo = body.read(model, window, held)
+                held = body.write(memo, window, labels[rows, part], unembedding, held)
+                pieces.append(hidden.float())
+            outputs.append(torch.cat(pieces, dim=1))
+            states.append(held)
+        after = {name: _in_turn([held[name] for held in states]) for name in state}
+        return _in_turn(outputs), after
+
+    def _fresh_state(self, lanes: int) -> State:
+        """Of so many lanes, floating tensors in float32, with memory of its own."""
+        if self.head is None:
+            return {}
+        return {
+            name: value.detach()
+            .to(self.device, copy=True)
+            .to(torch.float32 if value.is_floating_point() else value.dtype)
+            for name, value in self.head.fresh_state(lanes).items()
+        }
+
+
+def _in_turn(pieces: Sequence[Tensor]) -> Tensor:
+    """One batch of several, whose rows take turns."""
+    return pieces[0] if len(pieces) == 1 else torch.stack(list(pieces), dim=1).flatten(0, 1)
 
 
 def _summed_loss(outputs: Tensor, labels: Tensor, mask: Tensor, unembedding: Any) -> Tensor:

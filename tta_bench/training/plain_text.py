@@ -1,4 +1,4 @@
-"""HTML and the help formats close to it, turned into the plain text a reader would see."""
+"""Turns HTML, and help formats that resemble it, into the plain text that a reader sees."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _NAVIGATION = re.compile(
 
 
 class _Reader(HTMLParser):
+    """Collects the visible text of a page in `parts`."""
+
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
@@ -64,14 +66,15 @@ class _Reader(HTMLParser):
 
 
 def html_to_text(html: str) -> str:
-    """The visible text: blocks apart by an empty line, ``pre`` kept as it stands, menus and scripts
-    dropped.
+    """The visible text of a page: blocks separated by empty lines, without menus and scripts.
+
+    Preformatted text (`pre`) keeps its lines and spaces.
     """
     reader = _Reader()
     reader.feed(html)
     reader.close()
     lines = [line.rstrip() for line in "".join(reader.parts).split("\n")]
-    # A space left over from inline layout at a line's start is not indentation; deeper ones are
-    # (verbatim blocks).
+    # One space at the start of a line is left over from inline layout; more than one is the
+    # indentation of preformatted text.
     lines = [line[1:] if re.match(r" \S", line) else line for line in lines]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

@@ -1,13 +1,12 @@
-"""From a corpus to a folder that can be trained on without a network.
+"""From a corpus to a folder of tokens, which can be trained on without a network.
 
-``prepared/`` then holds ``ids.npy`` and ``starts.npy`` (the documents' tokens, see
-`streams.TokenArray`), ``heldout.jsonl`` (the held-out files in full), and ``prepared.json`` (what
-went in, what was dropped, and xz's figures).
+The folder contains `ids.npy` and `starts.npy` (the tokens, see `streams.TokenArray`),
+`heldout.jsonl` (the held-out files in full) and `prepared.json` (what was included and dropped, and
+how well xz compresses the held-out files).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import lzma
@@ -19,6 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tta_bench.errors import DocumentError
+from tta_bench.fetch.packages import package_record
 from tta_bench.training.corpus import Texts, TrainingText
 from tta_bench.training.recipe import Corpus, Source
 from tta_bench.training.streams import TokenArray
@@ -29,9 +29,20 @@ Say = Callable[[str], None]
 def prepare(
     corpus: Corpus, folder: Path, tokenizer: Tokenizer, prefix: int, say: Say = print
 ) -> Path:
-    """Fills ``folder`` unless it already holds what this corpus prepares; returns it.
+    """Prepares a corpus, unless the folder already contains it.
 
-    ``tokenizer`` is the base's, and ``prefix`` the token that stands before each document.
+    Args:
+        corpus: the texts.
+        folder: where the tokens are written.
+        tokenizer: the tokenizer of the base model.
+        prefix: id of the token that stands before each document.
+        say: prints a line about the progress.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DocumentError: a source cannot be read, or nothing is left to train on.
     """
     summary_path = folder / "prepared.json"
     wanted = f"{corpus.digest}-{_digest(tokenizer)}"
@@ -39,7 +50,8 @@ def prepare(
         if json.loads(summary_path.read_text()).get("corpus") == wanted:
             say(f"prepared data found in {folder}")
             return folder
-        summary_path.unlink()  # written last, so a stop half-way never looks finished
+        # It is written last, so that an interrupted preparation never looks complete.
+        summary_path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     texts = Texts(corpus)
     documents: list[TrainingText] = []
@@ -87,11 +99,11 @@ def prepare(
 def encode(
     tokenizer: Tokenizer, texts: Iterable[tuple[str, str]], prefix: int
 ) -> tuple[TokenArray, dict[str, int]]:
-    """(domain, text) pairs as one token array, and the tokens of each domain."""
+    """(domain, text) pairs as one token array, and the number of tokens in each domain."""
     counts: dict[str, int] = {}
     parts: list[np.ndarray] = []
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
-    for batch in _batches(texts, 256):  # batches bound the memory of the encodings
+    for batch in _batches(texts, 256):  # batches limit the memory that encodings need
         encodings = tokenizer.encode_batch_fast(
             [text for _, text in batch], add_special_tokens=False
         )
@@ -124,8 +136,9 @@ def _digest(tokenizer: Tokenizer) -> str:
 
 
 def _compressed(documents: list[TrainingText]) -> dict[str, Any]:
-    """Size under ``xz -9`` of the domain's held-out files one after another (so xz may look across
-    files, the model may not).
+    """Size of the held-out files of a domain, compressed as one file with `xz -9`.
+
+    xz can therefore use repetitions across files, which a model cannot.
     """
     data = "".join(d.text for d in documents).encode()
     packed = len(lzma.compress(data, preset=9))
@@ -140,12 +153,10 @@ def _compressed(documents: list[TrainingText]) -> dict[str, Any]:
 def _package(source: Source) -> dict[str, str]:
     if source.folder:
         return {"domain": source.domain, "name": source.folder, "version": "local", "sha256": ""}
-    from tta_bench.fetch.packages import record
-
-    got = dataclasses.asdict(record(source.package))
+    record = package_record(source.package)
     return {
         "domain": source.domain,
         "name": source.package,
-        "version": got["version"],
-        "sha256": got["sha256"],
+        "version": record.version,
+        "sha256": record.sha256,
     }

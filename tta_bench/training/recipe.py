@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tta_bench.convert import Converter, Place
 from tta_bench.errors import UsageError
+from tta_bench.yaml_file import read_yaml
 
 BODIES = {
     "frozen": "the base's body stays as it is",
@@ -100,9 +102,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.body not in BODIES:
-            raise UsageError(f"body must be one of {', '.join(BODIES)}, not {self.body!r}.")
+            raise ValueError(f"body must be one of {', '.join(BODIES)}, not {self.body!r}.")
         if bool(self.dataset) == (self.corpus is not None):
-            raise UsageError("a training needs either a dataset (--dataset) or a recipe's corpus.")
+            raise ValueError("a training needs either a dataset (--dataset) or a recipe's corpus.")
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored with what it made; the corpus by its hash."""
@@ -121,76 +123,67 @@ def load_recipe(path: Path, **changes: Any) -> Recipe:
     Raises:
         UsageError: it cannot be read, or has an unknown key or an impossible value.
     """
-    raw = _read(path)
+    raw, convert = _read(path)
     corpus = raw.pop("corpus", None)
+    corpus_convert = convert
     if isinstance(corpus, str):  # recipes on the same texts name one file that lists them
-        corpus = _read(path.parent / corpus).get("corpus")
+        listed, corpus_convert = _read(path.parent / corpus)
+        corpus = listed.get("corpus")
     values = {"name": path.stem, **raw}
     if corpus is not None:
-        values["corpus"] = _corpus(corpus, path.resolve().parent)
-    return make_recipe(values, changes, str(path))
+        values["corpus"] = _corpus(corpus, path.resolve().parent, corpus_convert)
+    return make_recipe(values, changes, convert)
 
 
-def make_recipe(values: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> Recipe:
+def make_recipe(
+    values: Mapping[str, Any], changes: Mapping[str, Any], convert: Converter
+) -> Recipe:
     """A recipe from a mapping and changes; see `load_recipe`."""
     given = {key: value for key, value in changes.items() if value is not None}
     schedule = {f.name for f in dataclasses.fields(Schedule)}
-    train = {**(values.get("train") or {}), **{k: v for k, v in given.items() if k in schedule}}
     whole = {**values, **{k: v for k, v in given.items() if k not in schedule}}
     if given.get("dataset"):
         whole["corpus"] = None
-    whole["train"] = _build(Schedule, train, f"{where}: train")
-    return _build(Recipe, whole, where)
+    recipe = convert.make(Recipe, whole)
+    train = {k: v for k, v in given.items() if k in schedule}
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **train))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
+def _read(path: Path) -> tuple[dict[str, Any], Converter]:
+    """What a recipe's file says, without its `x-` keys, and the converter that knows its lines."""
+    if not path.is_file():
+        raise UsageError(f"there is no recipe {path}.")
+    what = f"the recipe {path}"
+    raw, lines = read_yaml(path, what)
+    values = {key: value for key, value in raw.items() if not str(key).startswith("x-")}
+    return values, Converter(what, line=lines)
 
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no recipe {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"The recipe {str(path)!r} cannot be read: {reason}.") from error
+
+def _corpus(raw: Any, base: Path, convert: Converter) -> Corpus:
+    at: Place = ("corpus",)
     if not isinstance(raw, dict):
-        raise UsageError(f"The recipe {str(path)!r} must be a mapping of keys such as method.")
-    return {key: value for key, value in raw.items() if not str(key).startswith("x-")}
-
-
-def _corpus(raw: Any, base: Path) -> Corpus:
-    if not isinstance(raw, dict):
-        raise UsageError("a corpus is a mapping with the key domains, or the name of a recipe.")
+        raise convert.error(
+            at, "corpus must be a mapping with the key domains, or a recipe's name."
+        )
     values = dict(raw)
-    sources = []
-    for domain, entries in (values.pop("domains", None) or {}).items():
-        for entry in entries:
-            source = _build(Source, {"domain": domain, **entry}, f"corpus.domains.{domain}")
-            if bool(source.package) == bool(source.folder):
-                raise UsageError(
-                    f"Each source in corpus.domains.{domain} needs either a package or a folder."
-                )
-            sources.append(source)
+    domains = values.pop("domains", None) or {}
+    if not isinstance(domains, dict):
+        raise convert.error((*at, "domains"), "'domains' must be a mapping of lists of sources.")
+    sources = [
+        source
+        for domain, entries in domains.items()
+        for source in _sources(str(domain), entries, (*at, "domains", domain), convert)
+    ]
     if not sources:
-        raise UsageError("The corpus lists no sources under corpus.domains.")
-    return _build(Corpus, {**values, "sources": sources, "base": base}, "corpus")
+        raise convert.error(at, "the corpus lists no sources under domains.")
+    return convert.make(Corpus, {**values, "sources": sources, "base": base}, at)
 
 
-def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from a mapping: numbers cast to the field's type, lists to tuples, unknown keys
-    refused by name.
-    """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise UsageError(f"{where} has no key {key!r}; it knows {', '.join(fields)}.")
-    casts = {"int": int, "float": float, "bool": bool, "str": str}
-    built = {}
-    for key, value in values.items():
-        kind = str(fields[key].type)
-        cast = tuple if kind.startswith("tuple") else casts.get(kind, lambda same: same)
-        try:
-            built[key] = cast(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"{where}.{key} cannot be {value!r}.") from None
-    return cls(**built)
+def _sources(domain: str, entries: Any, at: Place, convert: Converter) -> Iterator[Source]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise convert.error(at, f"'{domain}' must be a list of sources, each a mapping.")
+    for index, entry in enumerate(entries):
+        source = convert.make(Source, {"domain": domain, **entry}, (*at, index))
+        if bool(source.package) == bool(source.folder):
+            raise convert.error((*at, index), "a source needs either a package or a folder.")
+        yield source

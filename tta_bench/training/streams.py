@@ -1,10 +1,10 @@
-"""Training streams: lanes that each walk one document after another, cut into segments.
+"""Training streams: each lane reads one document after another, divided into segments.
 
 A document is read in windows of W tokens, exactly as in evaluation: window k predicts tokens
 kW .. kW+W-1 of the document, from the prefix token and the tokens before. Its last window is
-padded. A *segment* is what a lane reads in one training step, T tokens: one or several windows, in
-which one document may end and the next begin, at a window's edge. Nothing depends on how the lanes
-are spread over processes or accumulated batches.
+padded. A *segment* is the T tokens that a lane reads in one training step: one or several windows.
+A document ends, and the next begins, at the edge of a window. Nothing depends on how lanes are
+distributed over processes or accumulated batches.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tta_bench.errors import UsageError
 
 @dataclass(frozen=True)
 class TokenArray:
-    """Documents as one array of token ids, each behind its prefix token.
+    """Documents as one array of token ids, each document after its prefix token.
 
     Attributes:
-        ids: [all tokens] of any integer type.
-        starts: [documents + 1] int64, where each document begins; the last is the end of `ids`.
+        ids: [all tokens] token ids of any integer type.
+        starts: [documents + 1] int64, where each document begins, and the end of `ids`.
     """
 
     ids: NDArray
@@ -36,24 +36,24 @@ class TokenArray:
 
     @property
     def tokens(self) -> int:
-        """Predictions in one pass over all documents."""
+        """Number of predictions in one pass over all documents."""
         return int(self.starts[-1]) - len(self.starts) + 1
 
 
 class LaneSegments(Dataset[int]):
-    """`steps` x `lanes` segments; item i is lane i % lanes at step i // lanes.
+    """`steps` x `lanes` segments; item i belongs to lane i % lanes at step i // lanes.
 
     Args:
-        documents: what is read, each once an epoch, in an order drawn anew for each.
-        lanes: L, streams side by side.
-        windows: lengths W; lane l reads in windows of `windows[l % len(windows)]`.
+        documents: the documents; each is read once per epoch, in a random order.
+        lanes: number of streams that are read side by side.
+        windows: lengths W; lane l reads in windows of `windows[l % len(windows)]` tokens.
         segment: T, a multiple of every W.
-        chunk: a divisor of every W; where a document begins is told by chunk.
-        steps: how many segments each lane has.
-        seed: of the documents' order.
+        chunk: a divisor of every W; the starts of documents are given per chunk.
+        steps: number of segments per lane.
+        seed: seed for the order of the documents.
 
     Raises:
-        UsageError: lengths that do not divide, or no document of two tokens.
+        UsageError: the lengths do not divide each other, or no document has two tokens.
     """
 
     def __init__(
@@ -67,15 +67,17 @@ class LaneSegments(Dataset[int]):
         seed: int,
     ) -> None:
         if any(segment % window or window % chunk for window in windows):
+            listed = ", ".join(map(str, windows))
             raise UsageError(
-                f"the segment ({segment}) must be a multiple of every window "
-                f"({', '.join(map(str, windows))}), and each window of the chunk ({chunk})."
+                f"the segment ({segment}) must be a multiple of every window ({listed}), and every "
+                f"window a multiple of the chunk ({chunk})."
             )
         if lanes % len(windows):
-            raise UsageError(f"{lanes} lanes cannot be shared evenly by {len(windows)} windows.")
+            raise UsageError(
+                f"{lanes} lanes cannot be divided evenly among {len(windows)} windows."
+            )
         self.documents, self.lanes, self.windows = documents, lanes, tuple(windows)
         self.segment, self.chunk, self.steps, self.seed = segment, chunk, steps, seed
-        # Longer windows first, so that lanes that share a window lie side by side in any batch.
         self._plans = self._deal()
 
     def __len__(self) -> int:
@@ -85,18 +87,18 @@ class LaneSegments(Dataset[int]):
         return index
 
     def window_of(self, lane: int) -> int:
-        """W of a lane."""
+        """W, the length of a lane's windows."""
         return self.windows[lane % len(self.windows)]
 
     @property
     def filled(self) -> float:
-        """Share of the slots that hold a token, not padding."""
+        """Share of the positions that contain a token and not padding."""
         held = sum(int(lengths.sum()) for _, lengths in self._plans)
         slots = sum(len(lengths) * self.window_of(i) for i, (_, lengths) in enumerate(self._plans))
         return held / slots
 
     def collate(self, items: Sequence[int]) -> dict[str, Tensor]:
-        """input_ids, labels and mask [B, T]; fresh [B, T / chunk]; lane [B]."""
+        """A batch: `input_ids`, `labels`, `mask` [B, T], `fresh` [B, T / chunk] and `lane` [B]."""
         size = len(items), self.segment
         inputs, labels = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         mask = np.zeros(size, dtype=bool)
@@ -126,8 +128,10 @@ class LaneSegments(Dataset[int]):
         }
 
     def _deal(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """For each lane its windows: where each begins in `ids` (~place where a document does),
-        and its tokens. A lane that ends a document takes the next of the common order.
+        """The windows of each lane: where each begins in `ids`, and its number of tokens.
+
+        The place of a window that begins a document is stored as its complement, ~place. A lane
+        that has ended its document takes the next one in the common order.
         """
         sizes = np.diff(self.documents.starts) - 1
         usable = np.flatnonzero(sizes > 0)
@@ -136,7 +140,7 @@ class LaneSegments(Dataset[int]):
         random = np.random.default_rng(self.seed)
         needed = self.steps * self.segment
         parts: list[list[tuple[NDArray, NDArray]]] = [[] for _ in range(self.lanes)]
-        # The lane that has read least takes the next document.
+        # The lane that has read the least takes the next document.
         queue = [(0, lane) for lane in range(self.lanes)]
         while True:
             for number in random.permutation(usable):

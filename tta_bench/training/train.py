@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,15 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 import tta_bench
 from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build, split_spec
-from tta_bench.errors import UsageError
-from tta_bench.heads.slow_weights import SlowWeights, base_identity
+from tta_bench.errors import MethodError, UsageError
+from tta_bench.heads import BodyModule, Head, SlowWeights
+from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.attention import use_causal_attention
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.load import load_model, prefix_id
+from tta_bench.model.load import load_model
+from tta_bench.model.prefix import prefix_id
 from tta_bench.store.environment import checkout_state
-from tta_bench.store.manifest import jsonable
+from tta_bench.store.jsonable import jsonable
 from tta_bench.training.heldout import evaluate_heldout
 from tta_bench.training.log import rates_of
 from tta_bench.training.loss import SegmentLoss
@@ -66,6 +69,8 @@ def train(
     name, values = split_spec(recipe.method)
     cls = load(name)
     slow = build(cls.Slow, values, name)
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
     frozen = recipe.body == "frozen"
     # A trained body keeps float32 weights; one that is only read may be as narrow as in evaluation.
     model = load_model(recipe.base, "auto" if frozen else "float32", device)
@@ -74,10 +79,17 @@ def train(
         model = fresh(model)
     use_causal_attention(model.net)
     head = cls.slow_weights(model, slow)
+    if not (head is None or isinstance(head, (Head, BodyModule))):
+        raise MethodError(
+            f"{name}: slow_weights must return a tta_bench.heads.Head or BodyModule, not "
+            f"{type(head).__name__}."
+        )
     if head is None and frozen:
         raise UsageError(
             f"{name} has nothing to train beside the body: use --body joint or scratch."
         )
+    if isinstance(head, BodyModule):
+        model = head.attach(model)
     model.net.requires_grad_(not frozen)
     documents, texts = training_texts(recipe, folder, model, say, prepared)
     segments = LaneSegments(

@@ -86,6 +86,8 @@ def run_trainer(
         seed=schedule.seed,
         ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:  # one process trains on one GPU; `Trainer` would spread it over all
+        arguments._n_gpu = 1
     trainer = Trainer(
         model=loss,
         args=arguments,
@@ -120,7 +122,7 @@ class Budget(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Of training, over all sessions."""
+        """Seconds of training, over all sessions."""
         return self.earlier + (0.0 if self.began is None else time.monotonic() - self.began)
 
     def fraction(self, step: int) -> float:

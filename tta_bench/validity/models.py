@@ -13,7 +13,7 @@ from tta_bench.documents import TokenizedDocument
 from tta_bench.model.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PREFIX = 256
 """The token that stands before every document."""
@@ -27,7 +27,6 @@ _SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
-    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
     "bos_token_id": PREFIX,
@@ -39,7 +38,6 @@ _HEADS = _GROUPED | {"head_dim": 8}
 _GPT2: dict[str, Any] = {
     "vocab_size": VOCAB,
     "n_embd": 32,
-    "n_layer": 2,
     "n_head": 4,
     "n_positions": 512,
     "bos_token_id": PREFIX,
@@ -48,19 +46,22 @@ _GPT2: dict[str, Any] = {
 _CAPPED: dict[str, Any] = {"sliding_window": 16, "final_logit_softcapping": 5.0}
 
 
-def _configs() -> dict[str, Callable[[], Any]]:
+def _configs(layers: int) -> dict[str, Callable[[], Any]]:
     import transformers as t
 
+    shape, grouped, heads = (
+        options | {"num_hidden_layers": layers} for options in (_SHAPE, _GROUPED, _HEADS)
+    )
     return {
-        "llama": lambda: t.LlamaConfig(**_GROUPED, tie_word_embeddings=True),
-        "llama-untied": lambda: t.LlamaConfig(**_GROUPED, tie_word_embeddings=False),
-        "qwen2": lambda: t.Qwen2Config(**_GROUPED),
-        "qwen3": lambda: t.Qwen3Config(**_HEADS),
-        "gpt2": lambda: t.GPT2Config(**_GPT2),
-        "gpt-neox": lambda: t.GPTNeoXConfig(**_SHAPE),
-        "gemma": lambda: t.GemmaConfig(**_HEADS),
-        "gemma2": lambda: t.Gemma2Config(**_HEADS, **_CAPPED),
-        "gemma3": lambda: t.Gemma3TextConfig(**_HEADS, sliding_window=16),
+        "llama": lambda: t.LlamaConfig(**grouped, tie_word_embeddings=True),
+        "llama-untied": lambda: t.LlamaConfig(**grouped, tie_word_embeddings=False),
+        "qwen2": lambda: t.Qwen2Config(**grouped),
+        "qwen3": lambda: t.Qwen3Config(**heads),
+        "gpt2": lambda: t.GPT2Config(**_GPT2, n_layer=layers),
+        "gpt-neox": lambda: t.GPTNeoXConfig(**shape),
+        "gemma": lambda: t.GemmaConfig(**heads),
+        "gemma2": lambda: t.Gemma2Config(**heads, **_CAPPED),
+        "gemma3": lambda: t.Gemma3TextConfig(**heads, sliding_window=16),
     }
 
 
@@ -78,20 +79,25 @@ FAMILIES = (
 
 
 def tiny_model(family: str = "llama") -> LanguageModel:
-    """A random model of two layers in float32 on the CPU, the same at every call.
+    """A random model of two layers in float32, on the CPU, the same at every call."""
+    net = random_net(family, layers=2)
+    return LanguageModel(net, byte_tokenizer(), f"random-{family}", random_weights=True)
+
+
+def random_net(family: str, layers: int) -> PreTrainedModel:
+    """A network of that family in float32, on the CPU, the same at every call.
 
     Its weights are scaled up, so that its predictions are far from uniform.
     """
     from transformers import AutoModelForCausalLM
 
     torch.default_generator.manual_seed(0)
-    net = AutoModelForCausalLM.from_config(_configs()[family]())
+    net = AutoModelForCausalLM.from_config(_configs(layers)[family]())
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(4.0)
-    net = net.to(torch.float32)
-    return LanguageModel(net, byte_tokenizer(), f"random-{family}", random_weights=True)
+    return net.to(torch.float32)
 
 
 @cache

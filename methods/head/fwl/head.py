@@ -1,19 +1,20 @@
-"""Fast weight layers as a head between body and unembedding: the module, and its stream."""
+"""Fast weight layers as a head between body and unembedding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tta_bench import LanguageModel, Logits, Method, StepShape, Window
-from tta_bench_methods.head.fwl.inner_loss import Unembedding
+from tta_bench import Window
+from tta_bench.heads import Head, SlowOptions, State, Unembedding
+from tta_bench_methods.head.fwl.cost import layer_flops, slow_flops
 from tta_bench_methods.head.fwl.layer import FAST, FastWeightLayer
+from tta_bench_methods.head.fwl.writes import SlowPass, Writes
 
 NORMALISER = 1024
 """C_ref: the inner loss is the sum of a stream's CE over this number, for every lane and length.
@@ -23,13 +24,12 @@ The authors divide by the size of the batch, so that a stream's step depends on 
 HALF_LIVES = (512.0, 64.0, 4096.0, 16.0)
 """Half-lives at the start of training, in tokens, as many as there are rates."""
 
-
 SOFT = 0.01
 """Entries below this share of a hidden state's RMS count as linear, not as roots."""
 
 
 @dataclass
-class SlowOptions:
+class FastWeightOptions(SlowOptions):
     """How slow weights are made; what `tta-bench train fwl:key=value` sets."""
 
     residual: bool = field(
@@ -40,9 +40,6 @@ class SlowOptions:
         default="learned", metadata={"help": "half-lives of what was written; off: as in the paper"}
     )
     rates: int = field(default=1, metadata={"help": "half-lives side by side, 1 to 4"})
-    fast: bool = field(
-        default=True, metadata={"help": "no: the control of the same size, which does not adapt"}
-    )
     width: int = field(default=4, metadata={"help": "hidden units, in multiples of the model's d"})
     step: float = field(default=1.0, metadata={"help": "step size eta before training"})
 
@@ -55,19 +52,23 @@ class SlowOptions:
             raise ValueError("width must be at least 1 and step above 0.")
 
 
-class FastWeightHead(nn.Module):
+class FastWeightHead(Head):
     """A fast weight layer between the body's output h and the unembedding.
 
     With `residual` y = h + block(x), x = h at unit scale, and the output starts at zero: on a
     pretrained model training begins with that model's own predictions. Without it y = block(h), as
     in the paper, and the body must learn with it.
+
+    The slow pass and the gradients need no state, so that training takes them over a whole segment
+    at once (`segment`), and a stream takes them once for reading and writing (`start`, `finish`).
     """
 
-    def __init__(self, hidden_size: int, slow: SlowOptions):
+    def __init__(self, hidden_size: int, slow: FastWeightOptions):
         super().__init__()
         # Fast gains and biases of the norm would move h before anything has been learned.
         fast = FAST[:4] if slow.residual else FAST
         self.residual = slow.residual
+        self.adapts = slow.fast
         self.layer = FastWeightLayer(
             (hidden_size, slow.width * hidden_size, hidden_size),
             fast if slow.fast else (),
@@ -77,21 +78,20 @@ class FastWeightHead(nn.Module):
         if slow.residual:
             nn.init.zeros_(self.layer.alpha)
 
-    def empty_state(self, lanes: int) -> dict[str, Tensor]:
-        """The state of streams of which nothing was read."""
+    def fresh_state(self, lanes: int) -> State:
         return self.layer.empty_state(lanes)
 
-    def compile_parts(self) -> None:
-        """Compiles what a chunk does; the loop over chunks stays as it is."""
-        of_layer = ("slow", "writes", "read", "write", "add")
-        for owner, name in ((self, "inputs"), *((self.layer, name) for name in of_layer)):
-            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
-
-    def inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x and what is added to the output."""
-        return (unit_scale(hidden), hidden) if self.residual else (hidden, None)
-
     def forward(
+        self, hidden: Tensor, labels: Tensor, mask: Tensor, unembedding: Unembedding, state: State
+    ) -> tuple[Tensor, State]:
+        if not self.adapts:
+            return self.slow(hidden).y, {}
+        slow = self.slow(hidden)
+        writes = self.layer.writes(slow, labels, mask / NORMALISER, unembedding)
+        after = self.layer.write(writes, state, mask.sum(1))
+        return self.layer.read(slow, writes, state), after
+
+    def segment(
         self,
         hidden: Tensor,
         labels: Tensor,
@@ -99,82 +99,66 @@ class FastWeightHead(nn.Module):
         unembedding: Unembedding,
         chunk: int,
         fresh: Tensor,
-        state: Mapping[str, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Outputs for the unembedding and the state after; see `tta_bench.Method.slow_weights`."""
+        state: State,
+    ) -> tuple[Tensor, State]:
+        if not self.adapts:
+            return self.slow(hidden).y, {}
         x, skip = self.inputs(hidden)
-        if not self.layer.fast:
-            return self.layer.slow(x, skip).y, {}
         weights = mask / NORMALISER
         _, fast, after = self.layer(x, labels, weights, unembedding, skip, chunk, fresh, state)
         return fast, after
 
-
-class FastWeightStream(Method):
-    """Streams documents through a head. A subclass's `prepare` makes it."""
-
-    family: ClassVar[str] = "head"
-    graphs = True
-    head: FastWeightHead
-    adapts = True
-
-    def use(self, head: FastWeightHead) -> None:
-        """Takes the head into service."""
-        # Sums over a whole document need float32 where the model is bfloat16.
-        self.dtype = torch.promote_types(self.model.dtype, torch.float32)
-        self.head = head.to(self.model.device, self.dtype).requires_grad_(False)
-        self.layer = self.head.layer
-        self.adapts = len(self.layer.fast) > 0
-        self.unembedding = plain_unembedding(self.model)
-
-    def init_state(self) -> dict[str, Tensor]:
-        """The sums of the fast tensors' gradients."""
+    def start(
+        self, hidden: Tensor, window: Window, unembedding: Unembedding, state: State
+    ) -> tuple[Tensor, tuple[SlowPass, Writes] | None]:
+        slow = self.slow(hidden)
         if not self.adapts:
-            return {}
-        return {name: value[0] for name, value in self.layer.empty_state(1).items()}
+            return slow.y, None
+        # The label of column i is the input of column i + 1; the last one's is still unknown.
+        writes = self.layer.writes(
+            slow.at(slice(0, -1)),
+            window.chunk_ids[:, 1:],
+            window.mask[:, 1:] / NORMALISER,
+            unembedding,
+        )
+        return self.layer.read(slow, writes, state), (slow, writes)
 
-    def compile(self) -> None:
-        self.head.compile_parts()
-
-    def score(self, window: Window) -> Logits:
-        hidden = self.model.hidden(window).to(self.dtype)
-        slow = self.layer.slow(*self.head.inputs(hidden))
-        y = slow.y
-        if self.adapts:
-            # The label of column i is the input of column i + 1; the last one's is still unknown.
-            writes = self.layer.writes(
-                slow.at(slice(0, -1)),
-                window.chunk_ids[:, 1:],
-                window.mask[:, 1:] / NORMALISER,
-                self.unembedding,
-            )
-            self._chunk = slow, writes
-            y = self.layer.read(slow, writes, self.state)
-        return Logits(y.to(self.model.dtype), self.model.unembed, self.model.vocab_size)
-
-    def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
-        if not self.adapts:
-            return
-        slow, writes = self._chunk
-        del self._chunk  # a chunk's activations must not lie beside those of the next
+    def finish(
+        self,
+        memo: tuple[SlowPass, Writes],
+        window: Window,
+        labels: Tensor,
+        unembedding: Unembedding,
+        state: State,
+    ) -> None:
+        slow, writes = memo
         last = (window.scored[:, None] - 1).clamp_min(0)
         weights = (window.scored[:, None] > 0) / NORMALISER
-        final = self.layer.writes(slow.at(last), targets.gather(1, last), weights, self.unembedding)
-        self.layer.add(writes.closed(last, final, slow), self.state, window.scored)
+        final = self.layer.writes(slow.at(last), labels.gather(1, last), weights, unembedding)
+        self.layer.add(writes.closed(last, final, slow), state, window.scored)
 
-    def flops(self, shape: StepShape) -> float:
-        cost = self.model.cost
+    def flops(self, positions: int, unembedding: float) -> float:
         if not self.adapts:
-            return cost.forward(shape) + self.layer.slow_flops(shape.scored)
+            return slow_flops(self.layer, positions)
         # The slow pass takes the logits of each position forward and their gradient back.
-        vocabulary = 2 * cost.unembed(shape.scored)
-        return cost.forward(shape) + vocabulary + self.layer.flops(shape.scored)
+        return 2 * positions * unembedding + layer_flops(self.layer, positions)
 
+    def streaming_flops(self, positions: int, unembedding: float) -> float:
+        return self.flops(positions, unembedding)
 
-def plain_unembedding(model: LanguageModel) -> Unembedding:
-    """The matrix E where logits are E h and nothing else, otherwise the model's own function."""
-    matrix = model.unembedding
-    return (lambda y: model.unembed(y.to(model.dtype))) if matrix is None else matrix
+    def compile_parts(self) -> None:
+        """Compiles what a chunk does; the loop over chunks stays as it is."""
+        of_layer = ("slow", "writes", "read", "write", "add")
+        for owner, name in ((self, "inputs"), *((self.layer, name) for name in of_layer)):
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
+
+    def slow(self, hidden: Tensor) -> SlowPass:
+        """Reads with the slow weights."""
+        return self.layer.slow(*self.inputs(hidden))
+
+    def inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x and what is added to the output."""
+        return (unit_scale(hidden), hidden) if self.residual else (hidden, None)
 
 
 def unit_scale(hidden: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tta_bench.heads import Unembedding, loss_gradient
 from tta_bench_methods.head.fwl.forgetting import after_chunk, inside_chunk, left, spread
-from tta_bench_methods.head.fwl.inner_loss import Unembedding, loss_gradient
 from tta_bench_methods.head.fwl.writes import LAYER, SlowPass, Writes
 
 FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
@@ -194,9 +194,11 @@ class FastWeightLayer(nn.Module):
         y = gain * u + bias
         return y if slow.skip is None else y + slow.skip
 
-    def write(self, writes: Writes, state: State) -> dict[str, Tensor]:
-        """The state after these positions; the one given stays as it is."""
-        faded = self._faded(writes)
+    def write(
+        self, writes: Writes, state: State, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The state after these positions; the one given stays as it is. Arguments as in `add`."""
+        faded = self._faded(writes, lengths)
         after = {}
         for name, held in state.items():
             values, kept = faded[LAYER.get(name, name)]
@@ -243,41 +245,6 @@ class FastWeightLayer(nn.Module):
         """Logarithms of the half-lives of a tensor, or of a gradient; None if it never fades."""
         kind = "norm" if name in ("alpha", "beta") else LAYER.get(name, name)
         return self.log_half_lives.get(kind)
-
-    def slow_flops(self, positions: int) -> float:
-        """FLOPs of the slow pass over `positions` of one lane, E apart."""
-        return 2.0 * positions * (self.w1.numel() + self.w2.numel())
-
-    def flops(self, positions: int) -> float:
-        """FLOPs of reading and writing C = `positions` of one lane in one step, E apart.
-
-        With every kernel and bias fast, nothing forgotten and m = 4d: 56 d^2 + 20 d (C - 1) a
-        position. Forgetting adds 8 d^2, since a fading sum cannot be folded into the weight, and
-        16 d^2 for each further rate.
-        """
-        (inner, width), outer = self.w1.shape, self.w2.shape[1]
-        first, second = inner * width, width * outer
-        forgets = len(self.log_half_lives) > 0
-        products = first + second  # slow pass
-        pairs = 0
-        if self.first_is_fast:
-            products += second  # d1
-        if "w1" in self.log_steps:
-            products += 2 * self.rates * first  # reading the sum of x d1, and adding to it
-            pairs += inner
-        if "w2" in self.log_steps:
-            # Read as one kernel with the slow one, or beside it.
-            products += second * (2 * self.rates + 1 if forgets else 2)
-            pairs += width
-        else:
-            products += second
-        if self.first_is_fast:
-            pairs += width
-        if "w2" in self.log_steps or "b2" in self.log_steps:
-            pairs += outer
-        if forgets:  # what is not forgotten is a running sum
-            pairs += outer * sum(name in self.log_steps for name in ("alpha", "beta"))
-        return 2.0 * positions * (products + pairs * (positions - 1))
 
     def _second(self, a1: Tensor, writes: Writes, state: State) -> Tensor:
         if "w2" in self.log_steps and not self.log_half_lives:

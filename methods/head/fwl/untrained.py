@@ -28,12 +28,8 @@ from dataclasses import dataclass, field
 import torch
 
 from tta_bench import LanguageModel, register
-from tta_bench_methods.head.fwl.head import (
-    NORMALISER,
-    FastWeightHead,
-    FastWeightStream,
-    SlowOptions,
-)
+from tta_bench.heads import HeadMethod
+from tta_bench_methods.head.fwl.head import NORMALISER, FastWeightHead, FastWeightOptions
 from tta_bench_methods.head.fwl.layer import FastWeightLayer
 
 THRESHOLD = 2.0
@@ -44,10 +40,10 @@ PROBES = 64
 
 
 @register("fwl-untrained")
-class UntrainedFastWeights(FastWeightStream):
+class UntrainedFastWeights(HeadMethod):
     """Fast weight layers with slow weights set by hand, a control (Clark et al. 2022)."""
 
-    family = "head"
+    graphs = True
 
     @dataclass
     class Params:
@@ -82,7 +78,7 @@ def untrained_head(model: LanguageModel, params: UntrainedFastWeights.Params) ->
     # on a unit key, and LN's largest output, of length sqrt(d), by alpha scale sqrt(d).
     alpha = params.reach / (scale * math.sqrt(d))
     eta = params.step * NORMALISER / (alpha * scale) ** 2
-    head = FastWeightHead(d, SlowOptions(width=params.width))
+    head = FastWeightHead(d, FastWeightOptions(width=params.width))
     head.layer = layer = FastWeightLayer((d, m, d), ("w2",), step=eta, eps=1.0)
     random = torch.randn(d, m, generator=torch.Generator().manual_seed(params.seed))
     unit_key = (m * _fourth_moment(THRESHOLD)) ** -0.25  # a1 grows with the square of z1

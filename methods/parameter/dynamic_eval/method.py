@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 
 from tta_bench import Method, Scores, StepShape, Window, compiled, register
-from tta_bench_methods.parameter.dynamic_eval.rules import RULES, gradient_statistics
+from tta_bench_methods.parameter.dynamic_eval.rules import (
+    RULES,
+    STATISTICS_BLOCK,
+    gradient_statistics,
+)
 from tta_bench_methods.parameter.dynamic_eval.step import Adapted, Update, change_one, step
 from tta_bench_methods.parameter.dynamic_eval.subsets import LowRankAdapters, subset_names
 
@@ -106,10 +110,12 @@ class DynamicEvaluation(Method):
         self.statistics: dict[str, Tensor] = {}
         if rule.needs_statistics:
             assert self.params.stats is not None
-            self.statistics, self.offline_flops = gradient_statistics(
-                self.model, list(self.start), self.params.stats, self.params.stats_blocks
-            )
-            self.statistics = rule.prepare_statistics(self.statistics, self.params.stats_blocks)
+            blocks, names = self.params.stats_blocks, list(self.start)
+            squares = gradient_statistics(self.model, names, self.params.stats, blocks)
+            self.statistics = rule.prepare_statistics(squares, blocks)
+            shape = StepShape(STATISTICS_BLOCK, STATISTICS_BLOCK, 0)
+            a_block = self.cost.forward(shape) + self.cost.backward(shape, names)
+            self.offline_flops = blocks * a_block
         alone = self.model.one_by_one(self.start) if self.lanes > 1 else None
         if alone is not None:
             self.notes = (f"lanes are read one after another: {alone}.",)
@@ -179,7 +185,7 @@ class DynamicEvaluation(Method):
         return self.state[f"{what}:{name}"]
 
     def flops(self, shape: StepShape) -> float:
-        cost = self.model.cost
+        cost = self.cost
         if self.adapters is not None:
             added = cost.lora(shape, self.params.rank, list(self.adapters.modules))
             return cost.forward(shape) + added

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from tta_bench import LanguageModel, StepShape, UsageError, Window
+from tta_bench import LanguageModel, UsageError, Window, load_documents
 
 STATISTICS_BLOCK = 512
 BETAS = (0.9, 0.999)
@@ -167,8 +167,8 @@ RULES = {
 
 def gradient_statistics(
     model: LanguageModel, names: list[str], dataset: str, blocks: int
-) -> tuple[dict[str, Tensor], float]:
-    """Sum over `blocks` blocks of the squared gradient of each block's mean loss, and its FLOPs.
+) -> dict[str, Tensor]:
+    """Sum over `blocks` blocks of the squared gradient of each block's mean loss.
 
     Blocks of 512 tokens (batch 1), cut one after another from the documents of `dataset`.
 
@@ -197,13 +197,10 @@ def gradient_statistics(
             f"stats={dataset} fills {done} blocks of {STATISTICS_BLOCK} tokens, fewer than "
             f"stats_blocks={blocks}; give more text or lower stats_blocks."
         )
-    shape = StepShape(STATISTICS_BLOCK, STATISTICS_BLOCK, 0)
-    return squares, blocks * (model.cost.forward(shape) + model.cost.backward(shape, names))
+    return squares
 
 
 def _blocks(model: LanguageModel, dataset: str) -> Iterator[Tensor]:
-    from tta_bench.documents import load_documents
-
     assert model.tokenizer is not None
     waiting: list[int] = []
     for document in load_documents(dataset):

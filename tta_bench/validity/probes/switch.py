@@ -60,7 +60,7 @@ def off(lab: Lab) -> Found:
             continue
         found.append((largest_difference(plain, rows), named))
     if not found:
-        declared = getattr(lab.subject.cls, "off", None)
+        declared = lab.subject.cls.off
         if declared == {}:
             return "skip", None, "—", "It declares that no setting makes it the frozen model."
         sentence = refused or (
@@ -83,8 +83,8 @@ def switches(subject: Subject) -> Iterator[dict[str, Any]]:
     They are those that its class declares in `off`, where an empty one says that nothing does;
     otherwise those whose names are known.
     """
-    declared = getattr(subject.cls, "off", None)
-    if isinstance(declared, dict):
+    declared = subject.cls.off
+    if declared is not None:
         if declared:
             yield dict(declared)
         return

@@ -150,6 +150,27 @@ class ReadsTheCallersFrame(Frozen):
         return self.logits(window)
 
 
+@caught_by("causality")
+@register("reads-the-document")
+class ReadsTheDocument(Frozen):
+    """Finds the documents that are being read among the variables of the loop."""
+
+    def score(self, window):
+        frame = sys._getframe(1)
+        while "parts" not in frame.f_locals:
+            frame = frame.f_back
+            if frame is None:
+                return self.logits(window)
+        bonus = torch.zeros(window.lanes, window.chunk_size, dtype=torch.int64)
+        for lane, part in enumerate(frame.f_locals["parts"]):
+            if part is not None:
+                stream, span = part
+                first = span.stop - span.scored + 1
+                following = torch.from_numpy(stream.sequence[first : span.stop + 1])
+                bonus[lane, : span.scored] = following
+        return self.logits(window) + self.one_hot(bonus)
+
+
 # Distributions
 
 
@@ -458,7 +479,7 @@ class FalseFlops(Frozen):
         return self.logits(window)
 
     def flops(self, shape: StepShape) -> float:
-        return self.model.cost.forward(shape) - self.model.cost.unembed(shape.scored)
+        return self.cost.forward(shape) - self.cost.unembed(shape.scored)
 
 
 @caught_by("flops")
@@ -470,7 +491,7 @@ class WorksHarderThanItSays(Frozen):
         return (self.logits(window) + self.logits(window)) / 2
 
     def flops(self, shape: StepShape) -> float:
-        return self.model.cost.forward(shape)
+        return self.cost.forward(shape)
 
 
 # Shapes

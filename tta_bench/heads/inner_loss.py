@@ -1,23 +1,33 @@
-"""The inner loss of Fast Weight Layers: the gradient of CE = -log softmax(E y)[label] at y."""
+"""The inner loss of a head: the gradient of CE = -log softmax(E y)[label] at its output y."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from tta_bench.model.language_model import LanguageModel
 
 SLICE_BYTES = {"cpu": 2**27, "cuda": 2**29}
 """Float32 logits alive at once; more is cut into slices of positions. A GPU needs large products to
 be busy."""
 
 VOCABULARY = 2**17
-"""Width of logits assumed of a function, whose width nobody tells."""
+"""Width of logits that is assumed of a function, which does not tell its own."""
 
 Unembedding = Tensor | Callable[[Tensor], Tensor]
 """E as a matrix [V, o], or any function [..., o] -> [..., V] that autograd goes through."""
+
+
+def unembedding_of(model: LanguageModel) -> Unembedding:
+    """The matrix E where logits are E y and nothing else, otherwise the model's own function."""
+    matrix = model.unembedding
+    return (lambda y: model.unembed(y.to(model.dtype))) if matrix is None else matrix
 
 
 def loss_gradient(y: Tensor, labels: Tensor, weights: Tensor, unembedding: Unembedding) -> Tensor:

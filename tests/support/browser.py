@@ -12,10 +12,25 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+OPTIONS = [
+    "--headless",
+    "--disable-gpu",
+    "--window-size=1280,900",
+    # Root in a container has no sandbox, and /dev/shm may be small there.
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    # Nothing of its own goes to the network.
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element, by the standard
 
 
@@ -92,7 +107,10 @@ class Browser:
 def browser() -> Iterator[Browser]:
     """A fresh browser, ended afterwards."""
     command = [str(DRIVER), "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+    with (
+        TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver,
+    ):
         try:
             assert driver.stdout is not None
             port = next(
@@ -101,9 +119,7 @@ def browser() -> Iterator[Browser]:
                 if (found := re.search(r"started successfully on port (\d+)", line))
             )
             root = f"http://127.0.0.1:{port}"
-            # Root in a container has no sandbox, and /dev/shm may be small there.
-            arguments = ["--headless=new", "--no-sandbox", "--disable-gpu"]
-            arguments += ["--disable-dev-shm-usage", "--window-size=1280,900"]
+            arguments = [*OPTIONS, f"--user-data-dir={profile}"]
             wanted = {
                 "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
                 "goog:loggingPrefs": {"browser": "ALL"},

@@ -25,7 +25,7 @@ CORPUS = [
 
 @cache
 def byte_level(trim: bool = False, vocab: int = 320) -> PreTrainedTokenizerFast:
-    """A byte-level BPE as GPT-2's; ``trim`` takes white space off the offsets, as RoBERTa's."""
+    """A byte-level BPE as GPT-2's; `trim` takes white space off the offsets, as RoBERTa's."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,0 +1,31 @@
+"""The name of the group that the runs of a plan land in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.store import short_name
+from tta_bench.store.key import setting
+
+if TYPE_CHECKING:
+    from tta_bench.evaluation.job import Job
+
+
+def group_identity(
+    jobs: Sequence[Job], manifest: Mapping[str, Any], base: str | None = None
+) -> dict[str, str]:
+    """`base` and `digest` as `create_group` takes them: the same jobs have the same group.
+
+    Args:
+        jobs: all jobs of the plan.
+        manifest: the manifest of the first of them.
+        base: what the name starts with; by default the names of the first model and dataset.
+    """
+    models = list(dict.fromkeys(job.setting.model for job in jobs))
+    datasets = list(dict.fromkeys(job.setting.dataset for job in jobs))
+    shared = [setting(manifest), models[1:], datasets[1:]]
+    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+    return {"base": base or f"{short_name(models[0])}-{short_name(datasets[0])}", "digest": digest}

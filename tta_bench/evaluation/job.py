@@ -1,0 +1,106 @@
+"""Jobs: everything an executor needs to make one run, as plain data that can be pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from tta_bench.contract.choice import MethodChoice
+from tta_bench.contract.registry import add_plugin, load
+from tta_bench.contract.spec import build
+from tta_bench.documents.limits import Limits
+from tta_bench.documents.tokens import Options
+from tta_bench.engine.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class SettingSpec:
+    """One model on one dataset under one protocol, and how it is read; runs share it by method.
+
+    Attributes:
+        model: as `--model` takes it.
+        dataset: as `--dataset` takes it.
+        protocol: what is read and scored.
+        limits: how much of the dataset is read.
+        text_column: column that holds the text, for tables.
+        dtype: dtype of the weights, or `auto`.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+        lanes: documents read side by side, or `auto`.
+        compile: `on`, `off` or `auto`.
+        seed: seed for PyTorch.
+        deterministic: whether PyTorch is held to deterministic algorithms.
+        trust_remote_code: whether code that a hub repository brings may run.
+        config: the resolved configuration of the command, for the manifest.
+    """
+
+    model: str
+    dataset: str
+    protocol: Protocol
+    limits: Limits
+    text_column: str | None
+    dtype: str
+    device: str
+    lanes: str
+    compile: str
+    seed: int
+    deterministic: bool
+    trust_remote_code: bool
+    config: dict[str, Any] = field(hash=False, repr=False)
+
+    @property
+    def model_key(self) -> tuple[str, str, str, bool]:
+        """What `load_model` takes: settings that share it share a loaded model."""
+        return self.model, self.dtype, self.device, self.trust_remote_code
+
+    @property
+    def document_options(self) -> Options:
+        """What is kept of the dataset, and whether its documents are joined."""
+        return Options(
+            text_column=self.text_column,
+            join=self.protocol.join,
+            drop_final_newline=self.protocol.drop_final_newline,
+            **vars(self.limits),
+        )
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method by name, with all of its parameters.
+
+    Attributes:
+        name: as it is registered.
+        params: every field of its `Params`.
+        plugins: Python files that register methods, this one perhaps among them.
+    """
+
+    name: str
+    params: dict[str, Any] = field(hash=False)
+    plugins: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, choice: MethodChoice, plugins: tuple[str, ...] = ()) -> MethodSpec:
+        """The plain data of a method that was chosen."""
+        fields = dataclasses.fields(choice.params)
+        params = {f.name: getattr(choice.params, f.name) for f in fields if f.init}
+        return cls(choice.name, params, plugins)
+
+    def choice(self) -> MethodChoice:
+        """The class and its parameters, checked.
+
+        Raises:
+            UsageError: there is no such method or parameter here.
+            MethodError: the method or a plugin cannot be imported.
+        """
+        for file in self.plugins:
+            add_plugin(file)
+        cls = load(self.name)
+        return MethodChoice(self.name, cls, build(cls.Params, self.params, self.name))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: a method in a setting."""
+
+    setting: SettingSpec
+    method: MethodSpec

@@ -1,0 +1,125 @@
+"""A stored run in memory: its manifest, rows, sessions and summary."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.errors import BenchError
+from tta_bench.store.rows import FAILED, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNFINISHED = "unfinished"
+COSTS = (
+    "flops_per_token",
+    "flops_per_token_counted",
+    "tokens_per_second",
+    "step_seconds_median",
+    "step_seconds_p90",
+    "step_tokens_median",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "peak_process_bytes",
+    "state_bytes_per_lane",
+    "offline_seconds",
+    "offline_flops",
+    "seconds",
+    "lanes",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One stored run.
+
+    Attributes:
+        path: the run's folder.
+        manifest: what the run is made of (`tta_bench.store.manifest`).
+        rows: one row per document, in the order of the dataset.
+        summary: how the run ended and what it cost; empty for an unfinished run.
+        warnings: problems that were found, and corrected, while reading.
+        sessions: when, on what and for how long the run was read; empty in runs of schema 1.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    rows: tuple[Row, ...]
+    summary: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    sessions: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def spec(self) -> str:
+        """The method with its parameters, as `--method` takes it."""
+        return str(self.manifest["method"]["spec"])
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.manifest["method"]["name"])
+
+    @property
+    def status(self) -> str:
+        """`complete`, or how the run ended early; `unfinished` without a summary."""
+        return str(self.summary.get("status", UNFINISHED))
+
+    @property
+    def failed(self) -> bool:
+        """Whether memory ran out, the loss diverged or the method raised an error."""
+        return self.status in FAILED
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the table must know about this run, one sentence each."""
+        notes = self.summary.get("notes")
+        return tuple(map(str, notes)) if isinstance(notes, list) else ()
+
+    @property
+    def lanes(self) -> int | None:
+        """Number of lanes that were used, else that was asked for; None if unknown."""
+        for lanes in (self.summary.get("lanes"), self.manifest.get("lanes")):
+            if isinstance(lanes, int) and not isinstance(lanes, bool) and 0 < lanes < 2**63:
+                return lanes
+        return None
+
+    def cost(self, name: str) -> float | None:
+        """A cost in the summary; None if unknown."""
+        return self.summary.get(name)
+
+    def nll(self, row: Row) -> NDArray[np.float32]:
+        """[tokens] Losses of a document's tokens, in nats.
+
+        Raises:
+            BenchError: the losses were not stored or published, or the file is damaged.
+        """
+        import numpy as np
+
+        path = self.path / f"nll/{row.index:05d}.npz"
+        if row.nll is None or not path.is_file():
+            raise BenchError(
+                f"{path} does not exist: the losses of {row.key} were not stored or not published."
+            )
+        try:
+            content = path.read_bytes()
+            if row.nll_sha256 and hashlib.sha256(content).hexdigest() != row.nll_sha256:
+                raise BenchError(f"{path} is damaged: its hash differs from the one in rows.jsonl.")
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                vector = archive["nll"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise BenchError(f"{path} is damaged: {type(error).__name__}.") from error
+        if vector.dtype != np.float32 or vector.shape != (row.tokens,):
+            raise BenchError(
+                f"{path} is damaged: it is not a float32 vector of {row.tokens} losses."
+            )
+        if not math.isclose(vector.sum(dtype=np.float64), row.nll, rel_tol=1e-9, abs_tol=1e-9):
+            raise BenchError(f"{path} is damaged: its sum differs from the one in rows.jsonl.")
+        return vector

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "off", "full"]
 
-SHARE = 0.085
-"""Part of a method's own time that `auto` plans with; overheads bring it near a tenth."""
+SHARE = 0.095
+"""Part of a method's own time that `auto` plans to take."""
 
 LEAST_STEPS = 3
 """Steps that `auto` reads again however short the run was."""
@@ -58,21 +58,29 @@ class Subject:
 
 
 def audit(subject: Subject, frozen: FrozenModel, mode: Mode = "auto", seed: int = 0) -> AuditReport:
-    """Every check of a run; whatever the method raises is a finding."""
+    """Every check of a run; whatever the method raises is a finding.
+
+    Args:
+        subject: the run.
+        frozen: the shared model, taken down before the method ran.
+        mode: `auto` reads again what a tenth of the run's time allows; `full` a whole document, and
+            looks past every power of two in it.
+        seed: seed for the places and tokens that are drawn.
+    """
     started = time.perf_counter()
     findings: list[Finding] = []
     if not subject.documents:
         findings.append(Finding("again", "skip", None, "no document was read to its end."))
     else:
+        work = _Audit(subject, mode, np.random.default_rng([seed, 1]), 2 * frozen.seconds)
         try:
-            findings += _Audit(subject, mode, np.random.default_rng([seed, 1])).findings()
+            findings += work.findings()
         except Exception as error:  # a method is foreign code: whatever it raises is a finding
-            reason = outcome_of(error)[1]
-            findings.append(
-                Finding("again", "fail", None, f"a second reading did not end: {reason}.")
-            )
+            status, reason = outcome_of(error)
+            sentence = f"a second reading did not end: {reason.rstrip('.')}."
+            findings.append(Finding("again", "skip" if status == "oom" else "fail", None, sentence))
     findings.append(frozen.finding())
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + frozen.seconds
     share = seconds / subject.seconds if subject.seconds else None
     return AuditReport(tuple(findings), seconds, share)
 
@@ -80,18 +88,19 @@ def audit(subject: Subject, frozen: FrozenModel, mode: Mode = "auto", seed: int 
 class _Audit:
     """One audit at work; each reading has an instance of its own."""
 
-    def __init__(self, subject: Subject, mode: Mode, random: np.random.Generator):
+    def __init__(self, subject: Subject, mode: Mode, random: np.random.Generator, reserved: float):
         self.subject = subject
         self.mode = mode
         self.random = random
         self.started = time.perf_counter()
-        self.budget = SHARE * subject.seconds
+        self.budget = SHARE * subject.seconds - reserved
         self.allowed = tolerance_of(subject.setup.model.dtype)
 
     def findings(self) -> list[Finding]:
         threads = threading.active_count()
         prepared: list[Method] = []
         set_up = count_flops(lambda: prepared.append(self.subject.setup.build(1)))
+        self.budget -= time.perf_counter() - self.started  # the next instance takes as long
         nothing = self._nothing(prepared.pop())
         index, spans = self._choose(nothing.step_seconds)
         document = self.subject.documents[index]
@@ -143,18 +152,23 @@ class _Audit:
             for index, document in self.subject.documents.items()
             if setup.protocol.reset == "document" or index == min(self.subject.documents)
         }
-        best = max(min(len(found), within) for found in spans.values())
-        least = min(len(found) for found in spans.values() if min(len(found), within) == best)
-        fitting = [i for i, found in spans.items() if len(found) == least]
-        index = int(self.random.choice(fitting))
+        first = min(spans)
+
+        def worth(index: int) -> tuple[float, int]:
+            steps = min(len(spans[index]), within)
+            # Nothing can be remembered from before the first document.
+            return (steps / 2 if index == first else steps), -len(spans[index])
+
+        best = max(map(worth, spans))
+        index = int(self.random.choice([i for i in spans if worth(i) == best]))
         return index, spans[index]
 
     def _places(self, spans: list[Span], step_seconds: float) -> list[Place]:
         within = self._affordable(step_seconds)
         if self.mode == "full":
             return choose_places(spans, len(spans) - 1, len(spans), self.random)
-        looks = max(1, min(within // 5, 8))
-        last = min(len(spans), max(LEAST_STEPS, within - looks)) - 1
+        looks = max(1, min(within // 6, 8))
+        last = min(len(spans), max(LEAST_STEPS, within - looks - 2)) - 1  # two steps are counted
         return choose_places(spans, last, looks, self.random)
 
     def _affordable(self, step_seconds: float) -> int:
@@ -196,10 +210,13 @@ def _future(
     if not abs(gap) <= allowed.token:
         sentence = (
             f"with other tokens from token {last} of {key} on, that token costs "
-            f"{found.losses[last]:.4g} nats and {recorded[last]:.4g} in the run: it sees the future."
+            f"{found.losses[last]:.4g} nats and {recorded[last]:.4g} in the run: it peeks."
         )
         return Finding("future", "fail", gap, sentence)
-    sentence = f"other tokens behind {len(places)} places of {key}, the last at token {last}, change nothing."
+    sentence = (
+        f"other tokens behind {len(places)} places of {key}, the last at token {last}, change "
+        "nothing."
+    )
     return Finding("future", "pass", max([abs(gap), *map(abs, gaps)]), sentence)
 
 
@@ -223,7 +240,8 @@ def _again(recorded: np.ndarray, found: Reread, allowed: Tolerance, key: str) ->
 def _set_up_over(method: Method, counted: float, shape: StepShape) -> str | None:
     declared = method.offline_flops + (method.flops(shape) or 0.0)
     if counted > 1.5 * declared:
-        return f"setting up took {counted:.4g} FLOPs, of which offline_flops says {method.offline_flops:.4g}"
+        said = method.offline_flops
+        return f"setting up took {counted:.4g} FLOPs, of which offline_flops says {said:.4g}"
     return None
 
 

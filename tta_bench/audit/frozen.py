@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tta_bench.audit.fingerprint import differences, fingerprint
 from tta_bench.audit.finding import Finding
-from tta_bench.audit.process import process_state
+from tta_bench.audit.fingerprint import differences, fingerprint
+from tta_bench.audit.process import ProcessState
 from tta_bench.model.scores import row_losses
 from tta_bench.model.window import Window
 
@@ -25,6 +26,10 @@ STRETCH = 256
 class FrozenModel:
     """What a model, and the process around it, were when this was made.
 
+    Attributes:
+        process: settings and functions of the process.
+        seconds: the time that taking all this down took.
+
     Args:
         model: the shared model.
         token_ids: [n] ids of a document, of which the first `STRETCH` are read.
@@ -33,15 +38,17 @@ class FrozenModel:
     def __init__(self, model: LanguageModel, token_ids: np.ndarray):
         self.model = model
         self._ids = torch.tensor(token_ids[: STRETCH + 1].tolist(), device=model.device)[None]
+        started = time.perf_counter()
         model.compiled = False
         self._fingerprint = fingerprint(model)
-        self._process = process_state()
+        self.process = ProcessState()
         self._losses = self._read()
+        self.seconds = time.perf_counter() - started
 
     def finding(self) -> Finding:
         """Whether all is as it was, bit for bit."""
         self.model.compiled = False
-        changed = differences(self._process, process_state())
+        changed = self.process.changes()
         changed += differences(self._fingerprint, fingerprint(self.model))
         losses = self._read()
         if not changed and not torch.equal(losses, self._losses):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -43,38 +44,72 @@ _LIBRARY: tuple[tuple[Any, tuple[str, ...]], ...] = (
 """Functions of PyTorch that scoring rests on."""
 
 
-def process_state() -> dict[str, str]:
-    """Settings and functions by name, in a form that compares; see `fingerprint.differences`."""
-    found = {
-        "torch default dtype": str(torch.get_default_dtype()),
-        "torch default device": str(torch.get_default_device()),
-        "torch gradients": str(torch.is_grad_enabled()),
-        "torch threads": str(torch.get_num_threads()),
-        "torch deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+class ProcessState:
+    """Settings of PyTorch and functions that make the numbers, as they are when this is made."""
+
+    def __init__(self) -> None:
+        self._settings = _settings()
+        self._threads = {thread.ident for thread in threading.enumerate()}
+        self._functions = {(id(owner), name): (owner, value) for owner, name, value in _functions()}
+
+    def changes(self) -> list[str]:
+        """Names of what is no longer as it was."""
+        now = _settings()
+        changed = [name for name, value in self._settings.items() if now[name] != value]
+        if any(thread.ident not in self._threads for thread in threading.enumerate()):
+            changed.append("running threads")
+        for (_, name), (owner, value) in self._functions.items():
+            if vars(owner).get(name) is not value:
+                changed.append(f"{getattr(owner, '__name__', owner)}.{name}")
+        return sorted(changed)
+
+    def restore(self) -> None:
+        """Puts settings and functions back; threads go on."""
+        torch.set_default_dtype(self._settings["torch default dtype"])
+        torch.set_default_device(self._settings["torch default device"])
+        torch.set_grad_enabled(self._settings["torch gradients"])
+        torch.set_num_threads(self._settings["torch threads"])
+        torch.use_deterministic_algorithms(self._settings["torch deterministic algorithms"])
+        torch.set_float32_matmul_precision(self._settings["torch matmul precision"])
+        torch.backends.cudnn.allow_tf32 = self._settings["torch TF32 of cuDNN"]
+        torch.set_flush_denormal(self._settings["torch flush denormal"])
+        for (_, name), (owner, value) in self._functions.items():
+            if vars(owner).get(name) is not value:
+                setattr(owner, name, value)
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "torch default dtype": torch.get_default_dtype(),
+        "torch default device": torch.get_default_device(),
+        "torch gradients": torch.is_grad_enabled(),
+        "torch threads": torch.get_num_threads(),
+        "torch deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "torch matmul precision": torch.get_float32_matmul_precision(),
-        "torch TF32": str((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)),
-        "torch flush denormal": str(float(torch.tensor([1e-40]).mul(1.0)) == 0.0),
-        "threads": str(sorted(thread.name for thread in threading.enumerate())),
+        "torch TF32 of cuDNN": torch.backends.cudnn.allow_tf32,
+        "torch flush denormal": float(torch.tensor(1e-40, dtype=torch.float32).mul(1.0)) == 0.0,
     }
+
+
+def _functions() -> Iterator[tuple[Any, str, Any]]:
+    """(owner, name, value) of every watched function."""
     for owner, names in _LIBRARY:
         for name in names:
-            found[f"{owner.__name__}.{name}"] = str(id(getattr(owner, name)))
+            if name in vars(owner):
+                yield owner, name, vars(owner)[name]
     for name in sorted(sys.modules):
         if name.startswith(_WATCHED):
-            found |= _functions(sys.modules[name])
-    return found
+            yield from _of_module(sys.modules[name])
 
 
-def _functions(module: ModuleType) -> dict[str, str]:
-    """The functions of a module and of its classes, by the identity of their code."""
-    found = {}
-    for name, thing in vars(module).items():
+def _of_module(module: ModuleType) -> Iterator[tuple[Any, str, Any]]:
+    """The functions of a module and of its classes."""
+    for name, thing in list(vars(module).items()):
         if getattr(thing, "__module__", None) != module.__name__:
             continue
         if isinstance(thing, FunctionType):
-            found[f"{module.__name__}.{name}"] = str(id(thing.__code__))
+            yield module, name, thing
         elif isinstance(thing, type):
-            for key, value in vars(thing).items():
+            for key, value in list(vars(thing).items()):
                 if isinstance(value, FunctionType):
-                    found[f"{module.__name__}.{name}.{key}"] = str(id(value.__code__))
-    return found
+                    yield thing, key, value

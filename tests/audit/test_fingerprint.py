@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny import tiny_model
 from torch.nn import functional as F
 
 from tta_bench.audit.fingerprint import checksum, differences, fingerprint
-from tta_bench.audit.process import process_state
+from tta_bench.audit.process import ProcessState
 
 
 def test_an_untouched_model_keeps_its_fingerprint() -> None:
@@ -81,26 +81,29 @@ def test_checksum_sees_places_types_and_nan() -> None:
     assert checksum(values.to(torch.bfloat16)) != checksum(values.flip(0).to(torch.bfloat16))
 
 
-def test_a_process_left_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = process_state()
-    assert differences(before, process_state()) == []
+def test_a_process_left_changed_is_seen_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = ProcessState()
+    assert state.changes() == []
     old = F.cross_entropy
     monkeypatch.setattr(F, "cross_entropy", lambda *args, **kw: old(*args, **kw))
-    assert differences(before, process_state()) == ["torch.nn.functional.cross_entropy"]
-    monkeypatch.undo()
+    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
     torch.set_default_dtype(torch.float64)
-    try:
-        assert differences(before, process_state()) == ["torch default dtype"]
-    finally:
-        torch.set_default_dtype(torch.float32)
+    assert state.changes() == [
+        "Tensor.float",
+        "torch default dtype",
+        "torch.nn.functional.cross_entropy",
+    ]
+    state.restore()
+    assert state.changes() == []
+    assert F.cross_entropy is old
 
 
 def test_a_replaced_function_of_the_bench_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from tta_bench.model import scores
 
-    before = process_state()
+    state = ProcessState()
     monkeypatch.setattr(scores, "token_nll", lambda *args, **kw: args[1])
-    assert differences(before, process_state()) == ["tta_bench.model.scores.token_nll"]
+    assert state.changes() == ["tta_bench.model.scores.token_nll"]
     monkeypatch.undo()
     monkeypatch.setattr(scores.Logits, "rows", lambda self, start, stop: self.hidden)
-    assert differences(before, process_state()) == ["tta_bench.model.scores.Logits.rows"]
+    assert state.changes() == ["Logits.rows"]

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tta_bench.audit.reread import Reread, reread
 from tta_bench.cost.counter import count_flops
 from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import open_stream
+from tta_bench.errors import UsageError
 from tta_bench.model.step_shape import StepShape
 
 if TYPE_CHECKING:
@@ -29,13 +30,25 @@ if TYPE_CHECKING:
     from tta_bench.engine.protocol import Span
     from tta_bench.engine.trial import TrialSetup
 
-Mode = Literal["auto", "off", "full"]
+Mode = Literal["auto", "full", "off"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 SHARE = 0.095
 """Part of a method's own time that `auto` plans to take."""
 
 LEAST_STEPS = 3
 """Steps that `auto` reads again however short the run was."""
+
+
+def audit_mode(word: str) -> Mode:
+    """The mode that a word names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    if word not in MODES:
+        raise UsageError(f"--audit must be one of {', '.join(MODES)}, not '{word}'.")
+    return word
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,14 @@ def audit(subject: Subject, frozen: FrozenModel, mode: Mode = "auto", seed: int 
         subject: the run.
         frozen: the shared model, taken down before the method ran.
         mode: `auto` reads again what a tenth of the run's time allows; `full` a whole document, and
-            looks past every power of two in it.
+            looks past every power of two in it; `off` looks at the shared model alone.
         seed: seed for the places and tokens that are drawn.
     """
     started = time.perf_counter()
     findings: list[Finding] = []
-    if not subject.documents:
+    if mode == "off":
+        pass
+    elif not subject.documents:
         findings.append(Finding("again", "skip", None, "no document was read to its end."))
     else:
         work = _Audit(subject, mode, np.random.default_rng([seed, 1]), 2 * frozen.seconds)

@@ -62,6 +62,14 @@ class AuditReport:
                     return f"{finding.check}: {finding.sentence}"
         return None
 
+    @property
+    def spoiled(self) -> str | None:
+        """What the method left changed in the shared model or the process; None if nothing."""
+        for finding in self.findings:
+            if finding.check == "frozen" and finding.status == "fail":
+                return finding.sentence
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """The report in the types of JSON, for the summary of a run."""
         return {

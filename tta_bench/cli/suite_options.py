@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -34,7 +34,7 @@ _SUITE, _PROTOCOL = Suite(), Protocol()
 
 _PLAIN = (
     *LIMITS,
-    *("text_column", "dtype", "device", "lanes", "compile", "seed", "deterministic"),
+    *("text_column", "dtype", "device", "lanes", "compile", "audit", "seed", "deterministic"),
 )
 _OF_PROTOCOL = ("chunk", "context", "context_mode", "window", "stride", "prefix", "reset")
 
@@ -207,6 +207,16 @@ class SuiteOptions:
             help=shown(
                 "Compile model and methods; auto: on a GPU, where the run is long enough.",
                 _SUITE.compile,
+            ),
+            rich_help_panel=MACHINE,
+        ),
+    ] = None
+    audit: Annotated[
+        Literal["auto", "full", "off"] | None,
+        typer.Option(
+            help=shown(
+                "Check each run on the real model and documents; auto takes a tenth of its time.",
+                _SUITE.audit,
             ),
             rich_help_panel=MACHINE,
         ),

@@ -50,6 +50,7 @@ class ThisProcess:
                 model = self.load(jobs_of_model[0].setting)
                 for setting, choices in open_settings(jobs_of_model, model):
                     for choice in choices:
+                        setting.model = self.load(setting.spec)  # anew where a method spoiled it
                         yield from self.run(setting, choice, group_of, rerun)
 
     def load(self, spec: SettingSpec) -> LanguageModel:
@@ -72,7 +73,8 @@ class ThisProcess:
             return
         with RunWriter.resume(group, manifest, rerun) as writer:
             yield writer.path
-            run_method(setting, choice, writer, self.observer, self.debug)
+            if not run_method(setting, choice, writer, self.observer, self.debug):
+                self._model = None
         gc.collect()
 
     def _say_whole(self, path: Path, deterministic: bool) -> None:

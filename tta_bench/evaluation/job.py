@@ -28,6 +28,7 @@ class SettingSpec:
         device: `auto`, `cuda`, `mps` or `cpu`.
         lanes: documents read side by side, or `auto`.
         compile: `on`, `off` or `auto`.
+        audit: `auto`, `full` or `off`.
         seed: seed for PyTorch.
         deterministic: whether PyTorch is held to deterministic algorithms.
         trust_remote_code: whether code that a hub repository brings may run.
@@ -43,6 +44,7 @@ class SettingSpec:
     device: str
     lanes: str
     compile: str
+    audit: str
     seed: int
     deterministic: bool
     trust_remote_code: bool

@@ -46,6 +46,7 @@ class Measurement:
     and lanes are those of the last attempt.
 
     Attributes:
+        setup: what each attempt is made of.
         lanes: the number of lanes of the present attempt.
     """
 
@@ -63,7 +64,7 @@ class Measurement:
         self.progress = progress
         self.lanes = 1
         longest = setting.documents.max_tokens_per_document
-        self._setup = TrialSetup(
+        self.setup = TrialSetup(
             setting.model,
             choice,
             setting.protocol,
@@ -98,8 +99,8 @@ class Measurement:
 
     def _lanes_that_fit(self) -> int:
         documents = self.setting.documents
-        steps = ceil(documents.max_tokens_per_document / self._setup.shape.scored)
-        return self._setup.lanes_that_fit(len(documents) - len(self._over), steps)
+        steps = ceil(documents.max_tokens_per_document / self.setup.shape.scored)
+        return self.setup.lanes_that_fit(len(documents) - len(self._over), steps)
 
     def _attempt(self, lanes: int) -> dict[str, Any]:
         """Reads what is not done, on so many lanes.
@@ -109,7 +110,7 @@ class Measurement:
         """
         self.lanes = lanes
         self._now = _Reading()
-        trial = Trial(self._setup, lanes, self._compiles(lanes))
+        trial = Trial(self.setup, lanes, self._compiles(lanes))
         self._say_once(trial)
         self._read(trial.engine)
         peak = trial.peak()
@@ -131,7 +132,7 @@ class Measurement:
         }
 
     def _compiles(self, lanes: int) -> bool:
-        scored, lengths = self._setup.shape.scored, self.setting.documents.lengths
+        scored, lengths = self.setup.shape.scored, self.setting.documents.lengths
         steps = sum(ceil(length / scored) for length in lengths) / lanes
         return compiles(self.setting.spec.compile, self.setting.model.device, steps)
 

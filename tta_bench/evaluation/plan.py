@@ -53,7 +53,10 @@ def setting_specs(suite: Suite, trust_remote_code: bool = False) -> list[Setting
     protocol = suite.resolved_protocol()
     limits = Limits(**{name: getattr(suite, name) for name in LIMITS})
     config = dataclasses.asdict(suite)
-    shared = ("text_column", "dtype", "device", "lanes", "compile", "seed", "deterministic")
+    shared = (
+        *("text_column", "dtype", "device", "lanes", "compile", "audit", "seed"),
+        "deterministic",
+    )
     return [
         SettingSpec(
             model=model,

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from tta_bench.audit.audit import audit_mode
+from tta_bench.audit.frozen import FrozenModel
 from tta_bench.documents.limits import limits_as_flags
-from tta_bench.errors import MethodError
+from tta_bench.engine.loop import MIN_TOKENS
+from tta_bench.evaluation.audited import audit_run
 from tta_bench.evaluation.measure import Measurement
-from tta_bench.validity.check import quick_checks
+from tta_bench.evaluation.verdict import judge
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tta_bench.contract.choice import MethodChoice
-    from tta_bench.contract.method import Method
     from tta_bench.evaluation.observer import Observer
     from tta_bench.evaluation.setting import Setting
-    from tta_bench.model.language_model import LanguageModel
     from tta_bench.store import RunWriter
 
 SINKS_NOTE = (
@@ -25,14 +25,12 @@ SINKS_NOTE = (
     "models predict badly without them (attention sinks); compare with --context-mode recompute."
 )
 CACHE_NOTE = "a carried cache grows with the stream, so the model itself runs uncompiled."
-WEIGHTS_CHANGED = "it changed the model's shared weights"
-WEIGHTS_HINT = "keep weights of your own and pass them to model.logits(window, weights)."
 
 
 def run_method(
     setting: Setting, choice: MethodChoice, writer: RunWriter, observer: Observer, debug: bool
-) -> None:
-    """Runs one method and stores it; a method that fails leaves a run that says so.
+) -> bool:
+    """Runs one method, audits and stores it; a method that fails leaves a run that says so.
 
     Args:
         setting: model and documents.
@@ -41,15 +39,11 @@ def run_method(
         observer: is told how far it has come.
         debug: let an exception of the method through.
 
-    Raises:
-        MethodError: the method changed the weights that all methods share.
+    Returns:
+        Whether the shared model is as it was; if not, it must be loaded anew.
     """
     notes = _tell_what_is_known(setting, choice, writer, observer)
-    valid, broken_rules = _validity(choice)
-    if broken_rules:
-        notes.append(f"NOT VALID: `tta-bench check` fails at {', '.join(broken_rules)}.")
-        observer.note(f"{choice.spec}: {notes[-1]}")
-    weights = _weight_sums(setting.model)
+    frozen = FrozenModel(setting.model, _readable(setting))
     measurement = Measurement(setting, choice, writer, observer, debug)
     try:
         summary = measurement.run()
@@ -58,20 +52,25 @@ def run_method(
             raise
         summary = measurement.broken(error)
         observer.note(f"{choice.spec}: {summary['reason']}")
-    if not torch.equal(weights, _weight_sums(setting.model)):
-        summary |= {"status": "error", "reason": WEIGHTS_CHANGED}
+    report = audit_run(measurement, summary, writer.path, frozen)
+    unharmed = not report.spoiled
+    if report.spoiled:
+        frozen.process.restore()
+        summary |= {"status": "error", "reason": report.spoiled}
+    verdict = judge(choice, report if audit_mode(setting.spec.audit) != "off" else None)
+    for sentence in verdict.sentences:
+        observer.note(f"{choice.spec}: {sentence}")
     cuts = limits_as_flags(vars(setting.spec.limits))
-    facts = {
-        "valid": valid,
-        "rules_broken": broken_rules,
-        "notes": notes,
-        "partial": cuts is not None,
-        "partial_reason": cuts,
-    }
+    facts = {**verdict.to_dict(), "notes": notes, "partial": bool(cuts), "partial_reason": cuts}
     writer.finish(summary | facts)
     observer.end_method(summary["status"])
-    if summary["reason"] == WEIGHTS_CHANGED:
-        raise MethodError(f"{choice.spec} changed the model's shared weights; {WEIGHTS_HINT}")
+    return unharmed
+
+
+def _readable(setting: Setting) -> np.ndarray:
+    """The ids of the first document that is long enough to be read."""
+    documents = setting.documents
+    return next(d.token_ids for d in documents if len(d.token_ids) >= MIN_TOKENS)
 
 
 def _tell_what_is_known(
@@ -96,26 +95,3 @@ def _tell_what_is_known(
 def _concerns_storage(error: BaseException) -> bool:
     """A disk that cannot be written ends everything, not one method."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-
-
-_VERDICTS: dict[tuple[type[Method], str], tuple[bool | None, list[str]]] = {}
-
-
-def _validity(choice: MethodChoice) -> tuple[bool | None, list[str]]:
-    """The verdict of the quick probes on tiny random models, and the rules that were broken.
-
-    Once for all settings: the probes know neither the model nor the documents.
-    """
-    key = choice.cls, choice.spec
-    if key not in _VERDICTS:
-        try:
-            report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
-            _VERDICTS[key] = report.valid, list(report.failed)
-        except SystemExit:  # it will raise again in its run, and its row will say so
-            _VERDICTS[key] = None, []
-    return _VERDICTS[key]
-
-
-def _weight_sums(model: LanguageModel) -> Tensor:
-    """One number a parameter, to see whether a method changed the weights that all share."""
-    return torch.stack([value.sum(dtype=torch.float64) for value in model.net.parameters()])

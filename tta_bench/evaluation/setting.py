@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tta_bench.audit.audit import audit_mode
 from tta_bench.documents import tokenized
 from tta_bench.engine.compiling import compiles
 from tta_bench.engine.lanes import asked_lanes
@@ -97,6 +98,7 @@ def open_setting(spec: SettingSpec, model: LanguageModel) -> Setting:
         else None
     )
     compiles(spec.compile, model.device, 0)  # a wrong word is told before the work
+    audit_mode(spec.audit)
     lanes = asked_lanes(spec.lanes, protocol, model.device, len(documents))
     setting = Setting(spec, model, documents, prefix, lanes)
     setting.check()

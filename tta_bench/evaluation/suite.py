@@ -35,6 +35,7 @@ class Suite:
         device: `cuda`, `mps` or `cpu`, or `auto`: the first of these that is there.
         lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
         compile: `on`, `off`, or `auto`: on a GPU where the run is long enough to earn it.
+        audit: `auto`, `full` or `off`: how thoroughly each run is checked when it is over.
         seed: seed for PyTorch.
         deterministic: whether PyTorch is held to deterministic algorithms.
     """
@@ -52,6 +53,7 @@ class Suite:
     device: str = "auto"
     lanes: str = "auto"
     compile: str = "auto"
+    audit: str = "auto"
     seed: int = 0
     deterministic: bool = False
 

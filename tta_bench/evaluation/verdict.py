@@ -1,0 +1,94 @@
+"""The verdict on a run: what the probes found on tiny models, and the audit on the run itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.validity.check import quick_checks
+
+if TYPE_CHECKING:
+    from tta_bench.audit.finding import AuditReport
+    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.contract.method import Method
+
+NOT_AUDITED = "it was not audited (--audit off)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run's numbers may be believed; only True is ranked.
+
+    Attributes:
+        valid: True where probes and audit passed, False where either failed, else None.
+        rules_broken: the probes and checks that failed.
+        reason: why it is not valid; None if it is.
+        audit: the audit's report, or None where there was none.
+    """
+
+    valid: bool | None
+    rules_broken: tuple[str, ...]
+    reason: str | None
+    audit: AuditReport | None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the user must be told."""
+        if self.valid:
+            return []
+        word = "NOT VALID" if self.valid is False else "validity unknown"
+        return [f"{word}: {self.reason}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the summary of a run."""
+        return {
+            "valid": self.valid,
+            "rules_broken": list(self.rules_broken),
+            "valid_reason": self.reason,
+            "audit": None if self.audit is None else self.audit.to_dict(),
+        }
+
+
+def judge(choice: MethodChoice, report: AuditReport | None) -> Verdict:
+    """The verdict on a method's run.
+
+    Args:
+        choice: the method.
+        report: the audit's; None where it was switched off.
+    """
+    probes, broken, why = _probed(choice)
+    broken = [*broken, *(report.failed if report else ())]
+    if broken:
+        reason = why or (report.reason if report else None)
+        return Verdict(False, tuple(broken), reason, report)
+    if report is None:
+        return Verdict(None, (), NOT_AUDITED, None)
+    if report.valid is None:
+        return Verdict(None, (), report.reason, report)
+    if probes is None:
+        return Verdict(None, (), why, report)
+    return Verdict(True, (), None, report)
+
+
+_PROBED: dict[tuple[type[Method], str], tuple[bool | None, list[str], str | None]] = {}
+
+
+def _probed(choice: MethodChoice) -> tuple[bool | None, list[str], str | None]:
+    """The verdict of the quick probes, the names of those that failed, and the first reason.
+
+    Once for all settings: the probes know neither the model nor the documents.
+    """
+    key = choice.cls, choice.spec
+    if key not in _PROBED:
+        try:
+            report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
+        except SystemExit:  # it will raise again in its run, and its row will say so
+            _PROBED[key] = None, [], "the probes could not run it"
+            return _PROBED[key]
+        failed = list(report.failed)
+        bad = next((r for r in report.results if r.status == "fail"), None)
+        why = None if bad is None else f"{bad.probe}: {bad.sentence}"
+        if report.valid is None:
+            why = "the probes on tiny models could not judge it"
+        _PROBED[key] = report.valid, failed, why
+    return _PROBED[key]

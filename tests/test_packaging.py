@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
-from importlib.metadata import PathDistribution
+from importlib.metadata import PathDistribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,41 @@ def test_constraints_pin_every_dependency_inside_its_range(installed: Path) -> N
         assert found, f"{needed.name} is not pinned"
         for version in found:
             assert needed.specifier.contains(version), f"{needed} does not admit {version}"
+
+
+ALONGSIDE = {"huggingface_hub": "transformers", "triton": "torch", "pynvml": "torch"}
+"""Packages that come with one that is declared, or are asked for and may lack."""
+
+
+def test_every_import_is_declared_with_a_floor(installed: Path) -> None:
+    """The lowest versions are not installed here: that they are named at all is checked."""
+    distribution = PathDistribution(next(installed.glob("*.dist-info")))
+    declared = [Requirement(line) for line in distribution.requires or []]
+    for needed in declared:
+        floor = needed.name.startswith(("tta", "types-")) or ">=" in str(needed.specifier)
+        assert floor, f"{needed.name} names no lowest version"
+    of_import = packages_distributions()
+    for file in sorted(installed.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+                if top in FOLDERS.values():
+                    continue
+                known = of_import.get(ALONGSIDE.get(top, top), [top])
+                found = any(_same(one, other.name) for one in known for other in declared)
+                assert found, f"{file.relative_to(installed)} imports {top}, which is not declared"
+
+
+def test_the_oldest_python_is_one_and_the_same() -> None:
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    (oldest,) = re.findall(r'^requires-python = ">=3\.(\d+)"$', text, re.MULTILINE)
+    assert f'target-version = "py3{oldest}"' in text, "ruff"
+    assert f'python_version = "3.{oldest}"' in text, "mypy"
 
 
 def _check(seen: dict, common_names: bool = False) -> None:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
 from tta_bench.errors import DocumentError, UsageError
+from tta_bench.evaluation.reopen import reopen
 from tta_bench.report import build_report
 from tta_bench.report.costs import families, front, near
 from tta_bench.report.curves import shortened
@@ -75,7 +76,7 @@ def test_everything_is_there_for_real_runs(hostile_runs: Path, tmp_path: Path) -
 
 def test_nothing_that_a_run_brings_is_markup(hostile_runs: Path, tmp_path: Path) -> None:
     planted = store_run(tmp_path / "other", f"evil:name={HOSTILE}{ESCAPE}")
-    page = page_of(build_report([*load_group(hostile_runs), planted]))
+    page = page_of(build_report([*load_group(hostile_runs), planted], reopen=reopen))
     body = page[: page.index('<script type="application/json"')]
     data = page[len(body) : page.index("</script>", len(body))]
     assert "<script" not in body
@@ -142,7 +143,7 @@ def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     assert written["figures"] == []
     names = ("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "smollm2-stdlib-gpu-cache")
     runs = [run for name in names for run in load_group(RESULTS / name)]
-    content = build_report(runs)
+    content = build_report(runs, reopen=reopen)
     (family,) = content.families
     assert len(family.chapters) == 3
     flops = family.figures[0]
@@ -193,7 +194,7 @@ def test_another_baseline(group: list[Run]) -> None:
     assert "gain over fwl" in gain.y_title
     assert content.slots["fwl"] == 0
     with pytest.raises(UsageError, match="none of the runs' methods"):
-        build_report(group, "nothing")
+        build_report(group, "nothing", reopen=refuse)
 
 
 def test_one_document_has_no_bands(tmp_path: Path) -> None:
@@ -243,8 +244,6 @@ assert not large & set(sys.modules), large & set(sys.modules)
 
 
 def test_excerpts_show_the_strongest_stretch(hostile_runs: Path) -> None:
-    from tta_bench.evaluation.reopen import reopen
-
     runs = {run.spec: run for run in load_group(hostile_runs)}
     gains = gains_of(losses_of(runs["neural-cache"]), losses_of(runs["none"]))
     chosen = extremes(gains)

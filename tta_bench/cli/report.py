@@ -39,6 +39,7 @@ def report(
     Curves need the losses of single tokens (nll/ in a run's folder). Slices by token and coloured
     texts need the documents, which are opened again from the manifest; no weights are loaded.
     """
+    from tta_bench.evaluation.reopen import reopen
     from tta_bench.extras import require
     from tta_bench.report import build_report
     from tta_bench.report.page import page_of
@@ -47,7 +48,7 @@ def report(
 
     modules = ["plotly"] if png is None else ["plotly", "matplotlib"]
     require(*modules, extra="report", what="the report")
-    content = build_report(selected_runs(runs or [], suite, results), baseline)
+    content = build_report(selected_runs(runs or [], suite, results), baseline, reopen=reopen)
     page = page_of(content).encode()
     write_atomically(output, page)
     files = [] if png is None else write_figures(content, png)

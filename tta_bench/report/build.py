@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,9 @@ from tta_bench.tables.summary import BASELINE, baseline_of, comparable, titles_o
 from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
-    from tta_bench.evaluation.reopen import Reopened
+    from tta_bench.report.texts import Reopen, Texts
     from tta_bench.store import Run
 
-Reopen = Callable[[dict[str, Any]], "Reopened"]
 MOST_ROWS = 2000
 """Of the table of documents; a longer one would make the page heavy."""
 
@@ -113,16 +112,13 @@ class Report:
         ]
 
 
-def build_report(
-    runs: Sequence[Run], baseline: str = BASELINE, reopen: Reopen | None = None
-) -> Report:
+def build_report(runs: Sequence[Run], baseline: str = BASELINE, *, reopen: Reopen) -> Report:
     """Everything that the runs have to say.
 
     Args:
         runs: stored runs, of one or several groups.
         baseline: name or spec of the method that the others are compared with.
-        reopen: opens the documents of a manifest again (`tta_bench.evaluation.reopen.reopen`, the
-            default).
+        reopen: opens the documents of a manifest again, as `tta_bench.evaluation.reopen` does.
 
     Raises:
         UsageError: no run is of the baseline.
@@ -140,15 +136,11 @@ def build_report(
     return Report(titles_of([list(runs)])[0], baseline, palette, tuple(whole))
 
 
-def _once(reopen: Reopen | None) -> Reopen:
+def _once(reopen: Reopen) -> Reopen:
     """Chapters of a family have the same documents: they are opened, or not to be had, once."""
-    if reopen is None:
-        from tta_bench.evaluation.reopen import reopen as opener
+    outcomes: list[Texts | BenchError] = []
 
-        reopen = opener
-    outcomes: list[Reopened | BenchError] = []
-
-    def remembered(manifest: dict[str, Any]) -> Reopened:
+    def remembered(manifest: dict[str, Any]) -> Texts:
         if not outcomes:
             try:
                 outcomes.append(reopen(manifest))

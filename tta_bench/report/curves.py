@@ -21,7 +21,7 @@ from tta_bench.tables.format import fixed, plural
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tta_bench.evaluation.reopen import Reopened
+    from tta_bench.report.texts import Texts
 
 BAND_NOTE = (
     "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "
@@ -90,7 +90,7 @@ def position_figure(
 
 def token_figures(
     gains: Sequence[Gains],
-    again: Reopened,
+    again: Texts,
     slots: Mapping[str, int],
     baseline: str,
     prefix: str = "",
@@ -146,7 +146,7 @@ def token_figures(
     ]
 
 
-def suffixes(gains: Sequence[Gains], again: Reopened) -> bool:
+def suffixes(gains: Sequence[Gains], again: Texts) -> bool:
     """Whether the scored tokens of every document are its last, at most the first being left out.
 
     Some protocols of other tools leave out tokens in between; their losses have no known place.

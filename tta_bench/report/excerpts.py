@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tta_bench.evaluation.reopen import Reopened
+    from tta_bench.report.texts import Texts
 
 EXCERPT_TOKENS = 1200
 DOCUMENTS = 2
@@ -62,7 +62,7 @@ class Excerpt:
         }
 
 
-def excerpts_of(gains: Sequence[Gains], again: Reopened) -> list[Excerpt]:
+def excerpts_of(gains: Sequence[Gains], again: Texts) -> list[Excerpt]:
     """The excerpts of every method, those of its greatest gain first.
 
     An excerpt is the stretch of EXCERPT_TOKENS in which the method gains most (or loses most).

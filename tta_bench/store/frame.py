@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.errors import UsageError
 from tta_bench.store import Run, load_run
 from tta_bench.store.catalog import run_folders
-from tta_bench.store.manifest import section
-from tta_bench.tables.notes import device_name
+from tta_bench.store.manifest import device_name, section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +103,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "context_tokens": _count(protocol.get("context")),
         "context_mode": protocol.get("context_mode"),
         "dtype": manifest.get("dtype"),
-        "device": device_name(run),
+        "device": device_name(run.manifest),
         "lanes": run.lanes,
         "seed": _count(section(manifest, "seeds").get("torch")),
         **{name: run.cost(name.removeprefix("run_")) for name in _COSTS},

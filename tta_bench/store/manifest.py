@@ -101,3 +101,9 @@ def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A section of a manifest; empty if the manifest does not have it."""
     found = manifest.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def device_name(manifest: Mapping[str, Any]) -> str | None:
+    """`cpu`, or `cuda NVIDIA H100`; None if the manifest does not say."""
+    device = section(manifest, "device")
+    return " ".join(str(device[name]) for name in ("type", "name") if device.get(name)) or None

@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.documents.limits import limits_as_flags
+from tta_bench.store.manifest import device_name
 from tta_bench.tables.format import DASH, duration, listed, plural, si
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
 
 SHOWN_REASONS = 2
-
-
-def device_name(run: Run) -> str:
-    """`cpu`, or `cuda NVIDIA H100`."""
-    device = run.manifest.get("device")
-    device = device if isinstance(device, dict) else {}
-    return " ".join(str(device[name]) for name in ("type", "name") if device.get(name)) or DASH
 
 
 def notes_of(
@@ -107,7 +101,7 @@ def protocol_note(runs: Sequence[Run]) -> str:
 
 
 def _hardware(runs: Sequence[Run]) -> str:
-    name = device_name(runs[0])
+    name = device_name(runs[0].manifest) or DASH
     machine = runs[0].manifest.get("platform")
     if name != "cpu" or not isinstance(machine, dict) or not machine.get("cpu"):
         return name

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.statistics import exp, paired_difference, quality
 from tta_bench.store.key import setting
+from tta_bench.store.manifest import device_name
 from tta_bench.store.rows import FAILED
 from tta_bench.store.run import COSTS
 from tta_bench.tables.format import DASH, binary, count, fixed, si
-from tta_bench.tables.notes import device_name, notes_of, partial_reasons
+from tta_bench.tables.notes import notes_of, partial_reasons
 from tta_bench.tables.table import BREAK, Column, Table, Values
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs in groups of the same model, documents, protocol, dtype and device."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        alike = [setting(run.manifest), device_name(run)]
+        alike = [setting(run.manifest), device_name(run.manifest) or DASH]
         groups.setdefault(json.dumps(alike, sort_keys=True), []).append(run)
     return list(groups.values())
 
@@ -109,7 +110,7 @@ def _row(run: Run, baseline: Run | None, name: str = BASELINE) -> dict[str, Any]
         "model": manifest["model"].get("name"),
         "dataset": manifest["dataset"].get("spec"),
         "dtype": manifest.get("dtype"),
-        "device": device_name(run),
+        "device": device_name(run.manifest) or DASH,
         "protocol": manifest["protocol"],
         "documents_done": figures.documents if figures else 0,
         "tokens": figures.tokens if figures else 0,
@@ -227,7 +228,7 @@ def _labels(run: Run) -> dict[str, str]:
         "protocol": protocol.pop("name", None),
         **protocol,
         "dtype": parts["dtype"],
-        "device": device_name(run),
+        "device": device_name(run.manifest) or DASH,
         "documents": str(documents.pop("fingerprint"))[:8],
         **documents,
         "weights": _digest(parts["model"]),

@@ -44,6 +44,10 @@ _LIBRARY: tuple[tuple[Any, tuple[str, ...]], ...] = (
 """Functions of PyTorch that scoring rests on."""
 
 
+_INHERITED = object()
+"""Stands for a function that its owner has from a base class."""
+
+
 class ProcessState:
     """Settings of PyTorch and functions that make the numbers, as they are when this is made."""
 
@@ -59,7 +63,7 @@ class ProcessState:
         if any(thread.ident not in self._threads for thread in threading.enumerate()):
             changed.append("running threads")
         for (_, name), (owner, value) in self._functions.items():
-            if vars(owner).get(name) is not value:
+            if vars(owner).get(name, _INHERITED) is not value:
                 changed.append(f"{getattr(owner, '__name__', owner)}.{name}")
         return sorted(changed)
 
@@ -74,7 +78,11 @@ class ProcessState:
         torch.backends.cudnn.allow_tf32 = self._settings["torch TF32 of cuDNN"]
         torch.set_flush_denormal(self._settings["torch flush denormal"])
         for (_, name), (owner, value) in self._functions.items():
-            if vars(owner).get(name) is not value:
+            if vars(owner).get(name, _INHERITED) is value:
+                continue
+            if value is _INHERITED:
+                delattr(owner, name)
+            else:
                 setattr(owner, name, value)
 
 
@@ -95,8 +103,7 @@ def _functions() -> Iterator[tuple[Any, str, Any]]:
     """(owner, name, value) of every watched function."""
     for owner, names in _LIBRARY:
         for name in names:
-            if name in vars(owner):
-                yield owner, name, vars(owner)[name]
+            yield owner, name, vars(owner).get(name, _INHERITED)
     for name in sorted(sys.modules):
         if name.startswith(_WATCHED):
             yield from _of_module(sys.modules[name])

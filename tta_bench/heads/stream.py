@@ -51,3 +51,6 @@ class HeadMethod(Method):
         cost = self.model.cost
         head = self.head.streaming_flops(shape.scored, cost.unembed(1))
         return None if head is None else cost.forward(shape) + head
+
+    def invisible_flops(self, shape: StepShape) -> float:
+        return self.head.invisible_flops(shape.scored)

@@ -18,17 +18,20 @@ class PatchOptions(SlowOptions):
 class OuterProducts(Patch):
     """y = W x + gate M^T A x; a chunk adds the mean of (A x) (W x)^T to M, which fades."""
 
-    def __init__(self, inner, outer, rank):
+    def __init__(self, inner, outer, slow):
         super().__init__()
-        self.down = nn.Linear(inner, rank, bias=False)
+        self.adapts = slow.fast
+        self.down = nn.Linear(inner, slow.rank, bias=False)
+        self.begin = nn.Parameter(0.1 * torch.randn(slow.rank, outer))
         self.gate, self.keep = nn.Parameter(torch.tensor(0.1)), nn.Parameter(torch.tensor(2.0))
-        self.outer = outer
 
     def fresh_state(self, lanes):
-        return {"M": self.gate.new_zeros(lanes, self.down.out_features, self.outer)}
+        return {"M": self.begin.expand(lanes, -1, -1)} if self.adapts else {}
 
     def forward(self, inputs, output, mask, state):
         keys = F.normalize(self.down(inputs.to(self.gate.dtype)), dim=-1)
+        if not self.adapts:
+            return output + (self.gate * (keys @ self.begin)).to(output.dtype), {}
         corrected = output + (self.gate * (keys @ state["M"])).to(output.dtype)
         share = mask / mask.sum(1, keepdim=True).clamp_min(1)
         written = (keys * share[..., None]).mT @ output.to(keys.dtype)
@@ -39,8 +42,8 @@ class OuterProducts(Patch):
 class ToyPatches(BodyPatches):
     def flops(self, shape):
         (patch,) = self.patches
-        rank, inner = patch.down.weight.shape
-        return 2.0 * shape.inputs * rank * (inner + 2 * patch.outer)
+        products = patch.down.weight.numel() + (1 + patch.adapts) * patch.begin.numel()
+        return 2.0 * shape.inputs * products
 
 
 @register("toy-patch")
@@ -54,7 +57,7 @@ class ToyPatch(TrainedBody):
     def slow_weights(cls, model, slow):
         maps = [module for module in model.layers[-1].modules() if is_map(module)]
         inner = maps[-1].weight.numel() // model.hidden_size
-        patch = OuterProducts(inner, model.hidden_size, slow.rank)
+        patch = OuterProducts(inner, model.hidden_size, slow)
         return ToyPatches({module_path(model, maps[-1]): patch})
 
 

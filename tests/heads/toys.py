@@ -26,11 +26,11 @@ def write_texts(folder):
     return folder
 
 
-def trained(method, texts, folder, **train_values):
+def trained(method, texts, folder, body="frozen", **train_values):
     """The file of weights that a short training on the built-in model makes."""
     schedule = {"lanes": 2, "segment": 64, "windows": [32], "chunk": 16, "warmup_steps": 1}
     schedule |= {"steps": 12, "learning_rate": 3e-2, "log_every": 1, "checkpoint_every": 100}
-    values = {"name": "toy", "method": method, "dataset": str(texts)}
+    values = {"name": "toy", "method": method, "dataset": str(texts), "body": body}
     recipe = make_recipe(values | {"train": schedule | train_values}, {}, Converter("the toy"))
     train(recipe, folder, "cpu", lambda _: None)
     return folder / "weights.safetensors"

@@ -185,15 +185,12 @@ def test_fwl_reads_each_lane_as_in_one_shot(model, sequences):
         with torch.no_grad():
             hidden = torch.cat([model.body(piece[None]) for piece in pieces], dim=1)
             labels = sequence[None, 1:]
-            empty = torch.zeros(1, 1, dtype=torch.bool)
             logits, after = method.head(
                 hidden,
                 labels,
                 torch.ones_like(labels, dtype=torch.bool),
                 method.unembedding,
-                labels.shape[1],
-                empty,
-                method.head.empty_state(1),
+                method.head.fresh_state(1),
             )
             expected = torch.nn.functional.cross_entropy(
                 model.unembed(logits)[0], labels[0], reduction="none"

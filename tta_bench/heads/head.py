@@ -76,6 +76,10 @@ class Head(nn.Module):
         """
         return None
 
+    def invisible_flops(self, positions: int) -> float:
+        """The part of `streaming_flops` that PyTorch's counter cannot see (solvers, kernels)."""
+        return 0.0
+
     def compile_parts(self) -> None:
         """Compiles what has to gain from `torch.compile`; by default nothing."""
 

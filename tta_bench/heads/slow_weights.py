@@ -1,7 +1,7 @@
 """Slow weights: what `tta-bench train` writes, one safetensors file that says what it is.
 
-Its metadata hold the method and the options its module was built with, the base model, the recipe,
-what training took, and the version of tta-bench. Tensors are named `head.*` (the method's own
+Its metadata holds the method, the options its module was built with, the base model, the recipe,
+the cost of training, and the version of tta-bench. Tensors are named `head.*` (the method's own
 module) and, where the body was trained too, `body.*` (parameters of the model).
 """
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 FORMAT = "tta-bench slow weights 1"
 Body = Literal["frozen", "joint", "scratch"]
-"""What was trained beside the head: nothing, the base's body, or a fresh body of its shape."""
+"""What was trained beside the module: nothing, the base's body, or a fresh body of its shape."""
 
 
 @dataclass(frozen=True)
 class SlowWeights:
-    """Trained slow weights, or (`describe`) what is said of them.
+    """Trained slow weights; without tensors where a file was only described (`describe`).
 
     Attributes:
-        method: name of the method they are of.
-        options: fields of the method's `Slow` they were built with.
-        trained_body: what was trained beside it.
-        base: identity of the model they belong to.
+        method: name of the method they belong to.
+        options: fields of the method's `Slow` that the module was built with.
+        trained_body: what was trained beside the module.
+        base: name and identity of the model they belong to.
         facts: recipe, training (tokens, seconds, FLOPs, device) and versions, for the reader.
-        tensors: of the method's module, by name.
-        body: parameters of the model that replace the base's, by name; empty if it was frozen.
+        tensors: the module's tensors, by name.
+        body: parameters that replace those of the base model, by name; empty if it was frozen.
     """
 
     method: str
@@ -95,7 +95,7 @@ class SlowWeights:
         """What a file says of itself, without its tensors.
 
         Raises:
-            UsageError: it is no such file.
+            UsageError: the file holds no slow weights.
         """
         about = _metadata(file)
         return cls(
@@ -111,7 +111,7 @@ class SlowWeights:
         """The weights of a file, on the CPU, checked against the method and the base model.
 
         Raises:
-            UsageError: it is no such file, or of another method or base.
+            UsageError: the file holds no slow weights, or those of another method or base.
         """
         from safetensors.torch import load_file
 
@@ -136,12 +136,12 @@ class SlowWeights:
 
     @staticmethod
     def digest(file: Path) -> str:
-        """sha256 of the file: part of the key of a run that uses it."""
+        """sha256 of the file, which is part of the key of every run that uses it."""
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def base_identity(model: LanguageModel, body: Body) -> dict[str, Any]:
-    """What a model must have in common with the one that was trained on.
+    """What a model must have in common with the base of a training.
 
     A head on a frozen body needs the very weights. A body that comes with the file replaces them
     all, so that shapes and vocabulary are enough.

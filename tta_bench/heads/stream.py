@@ -57,3 +57,6 @@ class HeadMethod(Method):
     def flops(self, shape: StepShape) -> float | None:
         own = self.head.streaming_flops(shape.scored, self.cost.unembed(1))
         return None if own is None else self.below.flops(shape, own)
+
+    def invisible_flops(self, shape: StepShape) -> float:
+        return self.below.invisible_flops(shape) + self.head.invisible_flops(shape.scored)

@@ -16,21 +16,21 @@ from tta_bench.model.window import Window
 
 
 class SegmentLoss(nn.Module):
-    """Mean loss of a batch of segments; carries the lanes' fast state from step to step.
+    """Mean loss of a batch of segments. It carries the lanes' fast state from step to step.
 
     The state of a lane at the end of a segment is where its next one begins, detached: gradients
     flow through all updates inside a segment and stop at its edge.
 
     Args:
-        model: the base.
+        model: the base model.
         head: the method's module, or None for the body alone. A module inside the body must be
             attached to the model.
-        train_body: whether the body is trained, too.
-        windows: W of each group of lanes; rows of a batch belong to them in turn.
-        chunk: tokens after which the head may start another document.
-        lanes: L, of all processes.
-        tokens_per_row: what a row holds on average. Dividing by it, not by the batch's own count,
-            makes the gradient of a step independent of how lanes are spread over batches.
+        train_body: whether the body is trained too.
+        windows: window length W of each group of lanes; rows of a batch belong to them in turn.
+        chunk: tokens after which a head may begin another document.
+        lanes: L, the lanes of all processes together.
+        tokens_per_row: tokens that a row holds on average. Dividing by it, not by the batch's own
+            count, makes the gradient of a step independent of how lanes are spread over batches.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SegmentLoss(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of the model."""
         return self._model[0].device
 
     def compile_parts(self) -> None:
@@ -72,13 +72,13 @@ class SegmentLoss(nn.Module):
         self._of_outputs = torch.compile(self._of_outputs, dynamic=False)
 
     def forget(self) -> None:
-        """Empties the fast state of every lane and the sums."""
+        """Makes the fast state of every lane fresh and drops the sums."""
         lanes = max((len(value) for value in self.state.values()), default=0)
         replace(self.state, self._fresh_state(lanes))
         self.take_sums()
 
     def take_sums(self) -> tuple[float, int]:
-        """Nats and tokens since the last call, of this process."""
+        """Nats and tokens of this process since the last call."""
         nats = float(sum(float(n) for n, _ in self._pending))
         tokens = sum(int(t) for _, t in self._pending)
         self._pending = []
@@ -160,7 +160,7 @@ class SegmentLoss(nn.Module):
         return _in_turn(outputs), after
 
     def _fresh_state(self, lanes: int) -> State:
-        """Of so many lanes, floating tensors in float32, with memory of its own."""
+        """The fresh state of so many lanes in memory of its own; floating tensors in float32."""
         if self.head is None:
             return {}
         return {
@@ -172,7 +172,7 @@ class SegmentLoss(nn.Module):
 
 
 def _in_turn(pieces: Sequence[Tensor]) -> Tensor:
-    """One batch of several, whose rows take turns."""
+    """One batch of the groups' batches, whose rows take turns."""
     return pieces[0] if len(pieces) == 1 else torch.stack(list(pieces), dim=1).flatten(0, 1)
 
 

@@ -46,19 +46,21 @@ def train(
     say: Say = print,
     prepared: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains and saves; returns (and writes to `training.json`) what it took.
+    """Trains and saves. Returns what it took, which is also written to `training.json`.
 
-    The same call again goes on from the last checkpoint; where all is done it returns the facts.
+    The same call again continues from the last checkpoint; if all is done it returns the facts.
 
     Args:
         recipe: what to train.
         folder: where log, checkpoints and weights go.
         device: `auto`, `cuda`, `mps` or `cpu`.
-        say: is told what happens.
-        prepared: a folder of prepared texts, made elsewhere.
+        say: called with each message for the user.
+        prepared: folder of prepared texts, if they were made elsewhere.
 
     Raises:
-        UsageError: the method cannot be trained so, or `folder` holds another recipe's training.
+        UsageError: the method cannot be trained this way, or `folder` holds the training of another
+            recipe.
+        MethodError: the method has no slow weights, or they are no module of `tta_bench.heads`.
     """
     facts = finished(recipe, folder)
     if facts is not None:
@@ -165,7 +167,7 @@ def words_of(model: LanguageModel) -> PreTrainedTokenizerBase:
 def training_texts(
     recipe: Recipe, folder: Path, model: LanguageModel, say: Say, prepared: Path | None
 ) -> tuple[TokenArray, dict[str, Any]]:
-    """What is read, and what the facts say of it."""
+    """The documents, and what the facts say of them."""
     tokenizer = words_of(model)
     prefix = prefix_id("auto", tokenizer, model.vocab_size)
     if prefix is None:

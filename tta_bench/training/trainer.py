@@ -32,12 +32,13 @@ from tta_bench.training.streams import LaneSegments
 BUDGET = "budget.json"
 
 LOGARITHMS = ("log_",)
-"""Parameters whose own name begins so are logarithms: they have a rate of their own, no decay."""
+"""Parameters with such a part in their names are logarithms: they have a rate of their own and no
+decay."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took."""
+    """Steps, tokens, seconds and FLOPs of a finished training."""
 
     steps: int
     tokens: int
@@ -48,7 +49,7 @@ class Trained:
 def run_trainer(
     loss: SegmentLoss, segments: LaneSegments, schedule: Schedule, folder: Path, say: Callable
 ) -> Trained:
-    """Trains `loss` on `segments`; goes on from the last checkpoint in `folder` if there is one.
+    """Trains `loss` on `segments`, from the last checkpoint in `folder` if there is one.
 
     The fast state of the lanes is part of a checkpoint, so that a training that was killed and
     taken up ends with the weights of one that was not (under a budget of steps).
@@ -126,7 +127,7 @@ class Budget(TrainerCallback):
         return self.earlier + (0.0 if self.began is None else time.monotonic() - self.began)
 
     def fraction(self, step: int) -> float:
-        """Share of the budget that is used."""
+        """Share of the budget that has been used."""
         by_time = self.seconds / 60 / self.schedule.minutes if self.schedule.minutes else 0.0
         return min(1.0, max(step / self.schedule.steps, by_time))
 
@@ -169,7 +170,7 @@ class Budget(TrainerCallback):
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a kill left of another is removed."""
+    """The newest checkpoint that is complete; what a kill left of another is removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     whole = [path for path in found if (path / BUDGET).is_file()]
     for path in found:
@@ -203,7 +204,7 @@ def _optimizer(loss: SegmentLoss, schedule: Schedule, fused: bool) -> torch.opti
 
 
 def _flops_per_row(loss: SegmentLoss, segments: LaneSegments, on_gpu: bool) -> float:
-    """FLOPs of a training step a lane, forward and backward, as the counter sees them.
+    """FLOPs of one lane in a training step, forward and backward, as the counter sees them.
 
     Counted before anything is compiled: what first runs under the counter stays uncompiled.
     """

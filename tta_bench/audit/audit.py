@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from tta_bench.audit.agreement import Tolerance, disagreement, tolerance_of
+from tta_bench.audit.agreement import Agreement, agreement_of
 from tta_bench.audit.costs import cost_finding, declared_costs, flops_over, state_over
 from tta_bench.audit.finding import AuditReport, Finding
 from tta_bench.audit.holdings import held_bytes
@@ -19,7 +19,7 @@ from tta_bench.audit.places import Place, choose_places
 from tta_bench.audit.reread import Reread, reread
 from tta_bench.cost.counter import count_flops
 from tta_bench.engine.outcome import outcome_of
-from tta_bench.engine.streams import open_stream
+from tta_bench.engine.streams import open_stream, step_shape
 from tta_bench.errors import UsageError
 from tta_bench.model.step_shape import StepShape
 
@@ -61,6 +61,7 @@ class Subject:
         losses: gives the recorded losses [tokens] of a document by its index.
         seconds: the time that the method took to read what is done.
         first_flops: FLOPs counted in a first full step of one lane; None if they were not.
+        same_path: whether the run had one lane and was not compiled, as the audit's readings are.
     """
 
     setup: TrialSetup
@@ -68,6 +69,7 @@ class Subject:
     losses: Callable[[int], np.ndarray]
     seconds: float
     first_flops: float | None
+    same_path: bool
 
 
 def audit(subject: Subject, frozen: FrozenModel, mode: Mode = "auto", seed: int = 0) -> AuditReport:
@@ -109,7 +111,7 @@ class _Audit:
         self.random = random
         self.started = time.perf_counter()
         self.budget = SHARE * subject.seconds - reserved
-        self.allowed = tolerance_of(subject.setup.model.dtype)
+        self.rule = agreement_of(subject.setup.model.dtype, subject.same_path)
 
     def findings(self) -> list[Finding]:
         threads = threading.active_count()
@@ -122,21 +124,13 @@ class _Audit:
         places = self._places(spans, nothing.step_seconds)
         method = self.subject.setup.build(1)
         before = method.state_bytes(), held_bytes(method)
-        counted = frozenset({places[-1].step, places[-1].step // 2})
-        found = reread(
-            method,
-            self.subject.setup.protocol,
-            self.subject.setup.prefix_id,
-            document,
-            places,
-            counted,
-            self.random,
-        )
+        setup = self.subject.setup
+        found = reread(method, setup.protocol, setup.prefix_id, document, places, self.random)
         after = method.state_bytes(), held_bytes(method)
-        shapes = self._shapes(spans, found)
+        late = step_shape(spans[places[-1].step], setup.protocol), found.last_flops or 0.0
         phrases = [
             declared_costs(method, self.subject.setup.shape),
-            flops_over(method, shapes, self.subject.first_flops),
+            flops_over(method, [nothing.counted, late], self.subject.first_flops),
             _set_up_over(method, set_up.flops, self.subject.setup.shape),
             _reset_over(method, self.subject.setup.shape),
             state_over((before[0], after[0]), (before[1], after[1])),
@@ -145,14 +139,14 @@ class _Audit:
             phrases.append("it leaves threads running, whose work nobody counts")
         recorded = self.subject.losses(index)
         return [
-            _future(recorded, found, places, self.allowed, document.key),
-            _again(recorded, found, self.allowed, document.key),
+            _future(recorded, found, self.rule, document.key),
+            _again(recorded, found, self.rule, document.key),
             nothing.finding,
-            cost_finding(phrases, len(shapes)),
+            cost_finding(phrases),
         ]
 
     def _nothing(self, method: Method) -> Nothing:
-        chunk = self.subject.setup.protocol.scored_per_window
+        chunk = self.subject.setup.shape.scored
         longest = max(len(document.token_ids) for document in self.subject.documents.values())
         tokens = max(2, min(2 * chunk, longest))
         setup = self.subject.setup
@@ -183,7 +177,7 @@ class _Audit:
         if self.mode == "full":
             return choose_places(spans, len(spans) - 1, len(spans), self.random)
         looks = max(1, min(within // 6, 8))
-        last = min(len(spans), max(LEAST_STEPS, within - looks - 2)) - 1  # two steps are counted
+        last = min(len(spans), max(LEAST_STEPS, within - looks - 1)) - 1  # one step is counted
         return choose_places(spans, last, looks, self.random)
 
     def _affordable(self, step_seconds: float) -> int:
@@ -193,52 +187,36 @@ class _Audit:
         left = self.budget - (time.perf_counter() - self.started)
         return max(LEAST_STEPS, int(left / max(step_seconds, 1e-6)))
 
-    def _shapes(self, spans: list[Span], found: Reread) -> list[tuple[StepShape, float]]:
-        protocol = self.subject.setup.protocol
-        carried = protocol.context if protocol.context_mode == "cache" else 0
-        return [(step_shape(spans[step], carried), flops) for step, flops in found.counted]
 
-
-def step_shape(span: Span, carried: int) -> StepShape:
-    """The shape of the step that reads a span, of which at most `carried` keys came before."""
-    return StepShape(
-        span.stop - span.start, span.scored, min(carried, span.start), span.stop - span.scored
-    )
-
-
-def _future(
-    recorded: np.ndarray, found: Reread, places: Sequence[Place], allowed: Tolerance, key: str
-) -> Finding:
+def _future(recorded: np.ndarray, found: Reread, rule: Agreement, key: str) -> Finding:
     """Whether predictions hold where the tokens behind them are other ones."""
-    gaps = []
+    last = len(found.losses) - 1
+    looked = [*found.looked, (last, found.losses[-1:])]
+    gaps = [float(losses[-1] - recorded[index]) for index, losses in looked]
+    wrong = rule.of_places(gaps, recorded[:last], found.losses[:last])
+    if wrong is not None:
+        sentence = (
+            f"with other tokens behind {len(looked)} places of {key}, the last at token {last}, "
+            f"predictions made before them move by {wrong:+.3g} nats: they saw the future."
+        )
+        return Finding("future", "fail", wrong, sentence)
     for index, losses in found.looked:
         stretch = recorded[index + 1 - len(losses) : index + 1]
-        wrong = disagreement(stretch, losses, allowed)
-        if wrong:
-            sentence = (
-                f"with other tokens from token {index} of {key} on, {wrong}: it sees the future."
-            )
+        phrase = rule.of_stretch(stretch, losses)
+        if phrase:
+            sentence = f"with other tokens from token {index} of {key} on, {phrase}: it peeks."
             return Finding("future", "fail", float(losses[-1] - stretch[-1]), sentence)
-        gaps.append(float(losses[-1] - stretch[-1]))
-    last = len(found.losses) - 1
-    gap = float(found.losses[last] - recorded[last])
-    if not abs(gap) <= allowed.token:
-        sentence = (
-            f"with other tokens from token {last} of {key} on, that token costs "
-            f"{found.losses[last]:.4g} nats and {recorded[last]:.4g} in the run: it peeks."
-        )
-        return Finding("future", "fail", gap, sentence)
     sentence = (
-        f"other tokens behind {len(places)} places of {key}, the last at token {last}, change "
+        f"other tokens behind {len(looked)} places of {key}, the last at token {last}, change "
         "nothing."
     )
-    return Finding("future", "pass", max([abs(gap), *map(abs, gaps)]), sentence)
+    return Finding("future", "pass", max(map(abs, gaps)), sentence)
 
 
-def _again(recorded: np.ndarray, found: Reread, allowed: Tolerance, key: str) -> Finding:
+def _again(recorded: np.ndarray, found: Reread, rule: Agreement, key: str) -> Finding:
     """Whether the losses of the run come back in a fresh instance that reads alone."""
     count = len(found.losses)
-    wrong = disagreement(recorded[:count], found.losses, allowed)
+    wrong = rule.of_stretch(recorded[:count], found.losses)
     if wrong:
         sentence = (
             f"read again alone by a fresh instance, {key} gives other losses ({wrong}): the run's "
@@ -246,9 +224,7 @@ def _again(recorded: np.ndarray, found: Reread, allowed: Tolerance, key: str) ->
         )
         return Finding("again", "fail", None, sentence)
     worst = float(np.abs(found.losses - recorded[:count]).max())
-    sentence = (
-        f"{count} tokens of {key}, read again alone by a fresh instance, give the same losses."
-    )
+    sentence = f"{count} tokens of {key}, read again alone by a fresh instance, cost the same."
     return Finding("again", "pass", worst, sentence)
 
 

@@ -74,10 +74,10 @@ def state_over(declared: tuple[int, int], held: tuple[int, int]) -> str | None:
     return None
 
 
-def cost_finding(phrases: Sequence[str | None], steps: int) -> Finding:
+def cost_finding(phrases: Sequence[str | None]) -> Finding:
     """One finding of all that was looked at."""
     wrong = [phrase for phrase in phrases if phrase is not None]
     if wrong:
         return Finding("costs", "fail", float(len(wrong)), f"{'; '.join(wrong[:2])}.")
-    sentence = f"declared costs cover what {steps} steps, set-up and resets were seen to take."
+    sentence = "declared costs cover what early and late steps, set-up and resets took."
     return Finding("costs", "pass", None, sentence)

@@ -30,8 +30,7 @@ def choose_places(
     """Places in steps 0 .. `last`, in order; the last one is where the reading ends.
 
     The others lie past powers of two of the tokens scored, the largest first, since a memory that
-    wraps, or a path that only long documents take, shows no earlier. Columns are drawn at random
-    inside a chunk, at its start and at its end in turn.
+    wraps, or a path that only long documents take, shows no earlier.
 
     Args:
         spans: the windows of the document.
@@ -45,14 +44,15 @@ def choose_places(
     steps = list(dict.fromkeys(step for step in past if step < last))[:looks]
     return [
         *(_place(spans, step, turn, random) for turn, step in enumerate(sorted(steps))),
-        _place(spans, last, int(random.integers(3)), random),
+        _place(spans, last, int(random.integers(4)), random),
     ]
 
 
 def _place(spans: list[Span], step: int, turn: int, random: np.random.Generator) -> Place:
+    """A place in a step's chunk: late inside it, at its start, at its end, anywhere, in turn."""
     columns = spans[step].scored
-    inside = int(random.integers(columns))
-    return Place(step, (inside, 0, columns - 1)[turn % 3])
+    late = int(random.integers(columns // 2, max(columns - 1, columns // 2 + 1)))
+    return Place(step, (late, 0, columns - 1, int(random.integers(columns)))[turn % 4])
 
 
 def other_tokens(

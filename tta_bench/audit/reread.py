@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.audit.counted import CountedStep
 from tta_bench.audit.places import Place, other_tokens
-from tta_bench.cost.counter import count_flops
 from tta_bench.engine.loop import Engine
-from tta_bench.engine.step import Step
 from tta_bench.engine.streams import open_stream
 from tta_bench.model.precision import float32_products
 
@@ -43,12 +42,12 @@ class Reread:
             the prediction after which the document is another one.
         looked: (index of the prediction, its losses [n] from the start of its chunk on) for every
             other place.
-        counted: (step, FLOPs that the counter saw) of the steps that were counted.
+        last_flops: FLOPs that the counter saw in the last step.
     """
 
     losses: np.ndarray
     looked: list[tuple[int, np.ndarray]]
-    counted: list[tuple[int, float]]
+    last_flops: float | None
 
 
 def reread(
@@ -57,7 +56,6 @@ def reread(
     prefix_id: int | None,
     document: TokenizedDocument,
     places: list[Place],
-    counted_steps: frozenset[int],
     random: np.random.Generator,
 ) -> Reread:
     """Reads a document up to the last place, from which on it holds other tokens.
@@ -71,7 +69,6 @@ def reread(
         prefix_id: its prefix token.
         document: a document of the run.
         places: as `choose_places` gives them.
-        counted_steps: steps whose FLOPs are counted.
         random: draws the other tokens.
 
     Raises:
@@ -86,17 +83,17 @@ def reread(
     kept = int(ids[replaced])
     ids[replaced:] = other_tokens(ids[replaced:], document.token_ids, random)
     other = replace(document, token_ids=ids.astype(document.token_ids.dtype))
-    step = _RereadStep(method, places, kept, counted_steps, document.token_ids, random)
+    step = _RereadStep(method, places, kept, document.token_ids, random)
     engine = Engine(method, protocol, prefix_id, debug=True, step=step)
     try:
         for _ in engine.run([other]):
             break
     except _Enough:
         pass
-    return Reread(np.concatenate(step.losses_read), step.looked, step.counted)
+    return Reread(np.concatenate(step.losses_read), step.looked, step.flops)
 
 
-class _RereadStep(Step):
+class _RereadStep(CountedStep):
     """The engine's step, which looks aside at places and stops after the last one."""
 
     def __init__(
@@ -104,49 +101,33 @@ class _RereadStep(Step):
         method: Method,
         places: list[Place],
         kept: int,
-        counted_steps: frozenset[int],
         known: np.ndarray,
         random: np.random.Generator,
     ):
-        super().__init__(method)
+        super().__init__(method, places[-1].step)
         self.columns = {place.step: place.column for place in places}
-        self.last = places[-1].step
         self.kept = kept
-        self.counted_steps = counted_steps
         self.known = known
         self.random = random
-        self.number = 0
         self.tokens = 0
         self.losses_read: list[np.ndarray] = []
         self.looked: list[tuple[int, np.ndarray]] = []
-        self.counted: list[tuple[int, float]] = []
 
     def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
         column = self.columns.get(self.number)
-        if self.number == self.last:
+        if self.number == self.counted:
             assert column is not None
-            losses = self._taken(window, lambda: self._with_kept(read_targets(), column))
+            losses = super().__call__(window, lambda: self._with_kept(read_targets(), column))
             self.losses_read.append(_row(losses)[: column + 1])
             raise _Enough
         if column is not None:
             index = self.tokens + column
             self.looked.append((index, self._look(window, read_targets, column)))
-        losses = self._taken(window, read_targets)
+        losses = super().__call__(window, read_targets)
         scored = int(window.scored[0])
         self.losses_read.append(_row(losses)[:scored])
         self.tokens += scored
-        self.number += 1
         return losses
-
-    def _taken(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
-        """The step itself, under the counter where its FLOPs are asked for."""
-        if self.number not in self.counted_steps:
-            return super().__call__(window, read_targets)
-        taken: list[Tensor] = []
-        step = super().__call__
-        counted = count_flops(lambda: taken.append(step(window, read_targets)))
-        self.counted.append((self.number, counted.flops))
-        return taken[0]
 
     def _look(self, window: Window, read_targets: Callable[[], Tensor], column: int) -> np.ndarray:
         """The losses of columns 0 .. `column` where the inputs behind them are other tokens."""

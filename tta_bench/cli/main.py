@@ -10,6 +10,7 @@ import typer
 
 import tta_bench
 from tta_bench.cli import (
+    audit,
     check,
     compare,
     export,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command("eval")(eval_command.evaluate)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
+app.command("audit")(audit.audit)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)

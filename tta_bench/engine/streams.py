@@ -89,6 +89,17 @@ def full_step(protocol: Protocol, longest: int | None = None) -> StepShape:
     )
 
 
+def step_shape(span: Span, protocol: Protocol) -> StepShape:
+    """The size of the step that reads a window."""
+    carried = protocol.context if protocol.context_mode == "cache" else 0
+    return StepShape(
+        inputs=span.stop - span.start,
+        scored=span.scored,
+        past=min(carried, span.start),
+        start=span.stop - span.scored,
+    )
+
+
 Part = tuple[Stream, Span] | None
 """What one lane reads in a step; None for an idle lane."""
 

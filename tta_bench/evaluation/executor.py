@@ -60,6 +60,10 @@ class ThisProcess:
             self._model = spec.model_key, load_model(*spec.model_key)
         return self._model[1]
 
+    def forget_model(self) -> None:
+        """Loads the model anew when it is needed next: a method has changed it."""
+        self._model = None
+
     def run(
         self, setting: Setting, choice: MethodChoice, group_of: GroupOf, rerun: Rerun
     ) -> Iterator[Path]:
@@ -74,7 +78,7 @@ class ThisProcess:
         with RunWriter.resume(group, manifest, rerun) as writer:
             yield writer.path
             if not run_method(setting, choice, writer, self.observer, self.debug):
-                self._model = None
+                self.forget_model()
         gc.collect()
 
     def _say_whole(self, path: Path, deterministic: bool) -> None:

@@ -37,6 +37,21 @@ class _Reading:
     seconds: float = 0.0
 
 
+def trial_setup(setting: Setting, choice: MethodChoice, debug: bool = False) -> TrialSetup:
+    """What all trials of a method in a setting have in common."""
+    longest = setting.documents.max_tokens_per_document
+    return TrialSetup(
+        setting.model,
+        choice,
+        setting.protocol,
+        setting.prefix_id,
+        full_step(setting.protocol, longest),
+        setting.spec.seed,
+        longest,
+        debug,
+    )
+
+
 class Measurement:
     """One run of a method over the documents that are not done yet.
 
@@ -63,17 +78,7 @@ class Measurement:
         self.writer = writer
         self.progress = progress
         self.lanes = 1
-        longest = setting.documents.max_tokens_per_document
-        self.setup = TrialSetup(
-            setting.model,
-            choice,
-            setting.protocol,
-            setting.prefix_id,
-            full_step(setting.protocol, longest),
-            setting.spec.seed,
-            longest,
-            debug,
-        )
+        self.setup = trial_setup(setting, choice, debug)
         self._over: set[int] = set(writer.kept)
         self._shapes: Counter[StepShape] = Counter()
         self._outcomes: Counter[str] = Counter()

@@ -25,6 +25,7 @@ from tta_bench.store.groups import slug
 from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
+    from tta_bench.contract.choice import MethodChoice
     from tta_bench.engine.protocol import Protocol
     from tta_bench.evaluation.job import SettingSpec
     from tta_bench.evaluation.observer import Observer
@@ -56,12 +57,8 @@ class Rerunner:
             DocumentError: its documents cannot be had.
             MethodError: the method cannot be imported.
         """
-        job = job_of(stored, self.limit)
-        choice = job.method.choice()
-        threads, note = _threads(stored.manifest)
-        with _thread_count(threads), deterministic_algorithms(job.setting.deterministic):
-            setting = self._open(stored, job.setting)
-            setting.check_method(choice)
+        _, note = _threads(stored.manifest)
+        with self.opened(stored) as (setting, choice):
             group = create_group(
                 f"reproduce-{slug(stored.path.resolve().parent.name)}",
                 base="",
@@ -70,6 +67,25 @@ class Rerunner:
             )
             (path,) = self._executor.run(setting, choice, lambda manifest: group, "all")
         return load_run(path), (note,) if note else ()
+
+    @contextmanager
+    def opened(self, stored: Run) -> Iterator[tuple[Setting, MethodChoice]]:
+        """The setting and the method of a stored run, with the threads that it had.
+
+        Raises:
+            BenchError: as `run`.
+        """
+        job = job_of(stored, self.limit)
+        choice = job.method.choice()
+        threads, _ = _threads(stored.manifest)
+        with _thread_count(threads), deterministic_algorithms(job.setting.deterministic):
+            setting = self._open(stored, job.setting)
+            setting.check_method(choice)
+            yield setting, choice
+
+    def forget_model(self) -> None:
+        """Loads the model anew for the next run: a method has changed it."""
+        self._executor.forget_model()
 
     def _open(self, stored: Run, spec: SettingSpec) -> Setting:
         model = self._model(stored, spec)

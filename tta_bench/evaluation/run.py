@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tta_bench.audit.audit import audit_mode
-from tta_bench.audit.frozen import FrozenModel
 from tta_bench.documents.limits import limits_as_flags
-from tta_bench.engine.loop import MIN_TOKENS
-from tta_bench.evaluation.audited import audit_run
+from tta_bench.evaluation.audited import audit_run, frozen_model
 from tta_bench.evaluation.measure import Measurement
 from tta_bench.evaluation.verdict import judge
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.evaluation.observer import Observer
     from tta_bench.evaluation.setting import Setting
@@ -43,7 +39,8 @@ def run_method(
         Whether the shared model is as it was; if not, it must be loaded anew.
     """
     notes = _tell_what_is_known(setting, choice, writer, observer)
-    frozen = FrozenModel(setting.model, _readable(setting))
+    mode = audit_mode(setting.spec.audit)
+    frozen = frozen_model(setting)
     measurement = Measurement(setting, choice, writer, observer, debug)
     try:
         summary = measurement.run()
@@ -52,12 +49,12 @@ def run_method(
             raise
         summary = measurement.broken(error)
         observer.note(f"{choice.spec}: {summary['reason']}")
-    report = audit_run(measurement, summary, writer.path, frozen)
+    report = audit_run(setting, choice, summary, writer.path, frozen, mode)
     unharmed = not report.spoiled
     if report.spoiled:
         frozen.process.restore()
         summary |= {"status": "error", "reason": report.spoiled}
-    verdict = judge(choice, report if audit_mode(setting.spec.audit) != "off" else None)
+    verdict = judge(choice, None if mode == "off" else report)
     for sentence in verdict.sentences:
         observer.note(f"{choice.spec}: {sentence}")
     cuts = limits_as_flags(vars(setting.spec.limits))
@@ -65,12 +62,6 @@ def run_method(
     writer.finish(summary | facts)
     observer.end_method(summary["status"])
     return unharmed
-
-
-def _readable(setting: Setting) -> np.ndarray:
-    """The ids of the first document that is long enough to be read."""
-    documents = setting.documents
-    return next(d.token_ids for d in documents if len(d.token_ids) >= MIN_TOKENS)
 
 
 def _tell_what_is_known(

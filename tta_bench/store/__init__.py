@@ -10,6 +10,7 @@
 A folder without summary.json is read as an unfinished run. docs/results.md describes the fields.
 """
 
+from tta_bench.store.amend import amend_summary
 from tta_bench.store.groups import (
     RESULTS,
     create_group,
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "RunLock",
     "RunWriter",
+    "amend_summary",
     "create_group",
     "find_runs",
     "group_folder",

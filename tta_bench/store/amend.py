@@ -1,0 +1,33 @@
+"""Adds what is found out about a run after it has ended to its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tta_bench.errors import UsageError
+from tta_bench.store.files import sealed, to_json, write_atomically
+from tta_bench.store.lock import RunLock
+from tta_bench.store.reader import load_run
+
+
+def amend_summary(path: Path, facts: Mapping[str, Any]) -> None:
+    """Puts facts into the summary of a finished run, in place of those of the same names.
+
+    Args:
+        path: the run's folder.
+        facts: names and values in the types of JSON.
+
+    Raises:
+        UsageError: the run is not finished, or another process is writing it.
+        BenchError: the folder cannot be written.
+    """
+    lock = RunLock(path)
+    try:
+        summary = load_run(path).summary
+        if not summary:
+            raise UsageError(f"{path} is not finished, so that nothing can be added to it.")
+        write_atomically(path / "summary.json", to_json(sealed({**summary, **facts}), indent=2))
+    finally:
+        lock.release()

@@ -13,7 +13,6 @@ import numpy as np
 from tta_bench.audit.agreement import Agreement, agreement_of
 from tta_bench.audit.costs import cost_finding, declared_costs, flops_over, state_over
 from tta_bench.audit.finding import AuditReport, Finding
-from tta_bench.audit.holdings import held_bytes
 from tta_bench.audit.nothing import Nothing, read_nothing
 from tta_bench.audit.places import Place, choose_places
 from tta_bench.audit.reread import Reread, reread
@@ -22,6 +21,7 @@ from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import open_stream, step_shape
 from tta_bench.errors import UsageError
 from tta_bench.model.step_shape import StepShape
+from tta_bench.validity.holdings import held_bytes
 
 if TYPE_CHECKING:
     from tta_bench.audit.frozen import FrozenModel

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tta_bench.audit.finding import Finding
-from tta_bench.audit.fingerprint import differences, fingerprint
-from tta_bench.audit.process import ProcessState
 from tta_bench.model.scores import row_losses
 from tta_bench.model.window import Window
+from tta_bench.validity.fingerprint import differences, fingerprint
+from tta_bench.validity.process import ProcessState
 
 if TYPE_CHECKING:
     import numpy as np

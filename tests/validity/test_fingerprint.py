@@ -10,8 +10,8 @@ import torch
 from tiny import tiny_model
 from torch.nn import functional as F
 
-from tta_bench.audit.fingerprint import checksum, differences, fingerprint
-from tta_bench.audit.process import ProcessState
+from tta_bench.validity.fingerprint import checksum, differences, fingerprint
+from tta_bench.validity.process import ProcessState
 
 
 def test_an_untouched_model_keeps_its_fingerprint() -> None:

@@ -24,8 +24,8 @@ from tta_bench.model import scores as scores_module
 from tta_bench.model.cache import LaneCache
 from tta_bench.model.scores import DenseLogits, token_nll
 from tta_bench.validity.check import run
-from tta_bench.validity.lab import Subject
 from tta_bench.validity.probes import FULL
+from tta_bench.validity.subject import Subject
 
 CACHE = Protocol(chunk=16, context=24, context_mode="cache")
 PLAIN = Protocol(chunk=16)
@@ -218,7 +218,7 @@ def test_scores_without_gradients_are_refused_by_engine_flop_check_and_probes(ll
     assert (result.status, words in result.reason) == ("error", True)
     report = check_flops(Unable(llama, None, 1), StepShape(8, 8, 0), "unable")
     assert words in report.uncounted_because
-    found = run(Subject("unable", Unable, Unable.Params()), FULL[:1]).results[0]
+    found = run(Subject.of("unable", Unable, Unable.Params()), FULL[:1]).results[0]
     assert (found.status, words in found.sentence) == ("fail", True)
 
 
@@ -238,7 +238,7 @@ def test_products_are_as_exact_everywhere(llama, documents):
     try:
         run_method(Precise(llama, None, 1), documents[:1])
         check_flops(Precise(llama, None, 1), StepShape(8, 8, 0), "precise")
-        run(Subject("precise", Precise, Precise.Params()), FULL[:1])
+        run(Subject.of("precise", Precise, Precise.Params()), FULL[:1])
     finally:
         torch.set_float32_matmul_precision(before)
     assert Precise.found == {"highest"}
@@ -282,7 +282,7 @@ def shares_losses(self: Step, window: Window, targets: Tensor, nll: Tensor) -> N
     ],
 )
 def test_a_rule_broken_in_the_engine_fails_the_check(monkeypatch, owner, name, broken, probes):
-    subject = Subject("honest", cheats.Honest, cheats.Honest.Params())
+    subject = Subject.of("honest", cheats.Honest, cheats.Honest.Params())
     wanted = [probe for probe in FULL if probe.name in {"runs", "deterministic", *probes}]
     assert run(subject, wanted).valid is True
     monkeypatch.setattr(owner, name, broken)

@@ -26,11 +26,11 @@ from tta_bench.engine.loop import Engine
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.validity import ProbeResult, ValidityReport, check, quick_checks
 from tta_bench.validity.check import run
-from tta_bench.validity.lab import Subject
 from tta_bench.validity.limit import OutOfTime, interrupted_at
 from tta_bench.validity.models import PREFIX, document, tiny_model
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.reader import CACHE, PLAIN, RECOMPUTE, Reader
+from tta_bench.validity.subject import Subject
 
 BUILT_IN = ["none", "dynamic-eval", "fwl", "fwl-untrained", "neural-cache", "window"]
 
@@ -58,7 +58,7 @@ ALSO = {
 
 def checked(cls: type[Method]) -> ValidityReport:
     """All probes of a class that is not registered."""
-    return run(Subject(cls.__name__, cls, cls.Params()), FULL)
+    return run(Subject.of(cls.__name__, cls, cls.Params()), FULL)
 
 
 @pytest.mark.parametrize("cls", cheats.CHEATS, ids=lambda cls: cls.__name__)
@@ -238,7 +238,7 @@ def test_a_wrong_spec_is_a_usage_error(spec):
 
 
 def test_a_slow_method_is_broken_off_and_not_called_valid():
-    report = run(Subject("sleeps", cheats.Sleeps, cheats.Sleeps.Params()), FULL, seconds=5.0)
+    report = run(Subject.of("sleeps", cheats.Sleeps, cheats.Sleeps.Params()), FULL, seconds=5.0)
     assert report.seconds < 6.5
     status = {result.probe: result.status for result in report.results}
     assert status["runs"] == "pass", "what there was time for is judged"
@@ -264,7 +264,7 @@ def test_the_alarm_is_put_back_as_it_was():
 
 
 def test_a_failure_found_in_time_still_counts():
-    report = run(Subject("crashes", cheats.Crashes, cheats.Crashes.Params()), FULL, seconds=60)
+    report = run(Subject.of("crashes", cheats.Crashes, cheats.Crashes.Params()), FULL, seconds=60)
     assert (report.valid, report.unreached) == (False, ())
 
 

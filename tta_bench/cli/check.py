@@ -37,7 +37,7 @@ def check(
 ) -> None:
     """Check a method on tiny random models: causality, normalisation, reset, costs and more.
 
-    This takes a few seconds on a CPU and at most 20; probes that a slow method leaves no time for
+    This takes several seconds on a CPU and at most 40; probes that a slow method leaves no time for
     are skipped. The exit code is 1 if a probe fails, and 3 if none fails but some were skipped for
     lack of time.
     """
@@ -52,6 +52,8 @@ def check(
         typer.echo(json.dumps(report.to_dict(), allow_nan=False))
     else:
         _print(report)
+        for trace in [result.trace for result in report.results if debug and result.trace]:
+            typer.echo(trace, err=True)
     if report.failed:
         raise typer.Exit(FAILED)
     if report.unreached:
@@ -75,4 +77,6 @@ def _print(report: ValidityReport) -> None:
         table.add_row(Text(result.probe), *(Text(plain(text), style) for text, style in cells))
     console = Console(highlight=False)
     console.print(table)
+    for note in report.notes:
+        console.print(plain(f"note: {note}"), markup=False)
     console.print(f"{report.summary} ({report.seconds:.1f} s)", markup=False)

@@ -81,7 +81,7 @@ def _probed(choice: MethodChoice) -> tuple[bool | None, list[str], str | None]:
     key = choice.cls, choice.spec
     if key not in _PROBED:
         try:
-            report = quick_checks(choice.cls, choice.cls.probe_params(choice.params), choice.name)
+            report = quick_checks(choice.cls, choice.params, choice.name)
         except SystemExit:  # it will raise again in its run, and its row will say so
             _PROBED[key] = None, [], "the probes could not run it"
             return _PROBED[key]

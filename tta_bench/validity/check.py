@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from tta_bench.contract.method import Method
-from tta_bench.validity.lab import Lab, Probe, Subject
+from tta_bench.validity.lab import Lab, Probe
 from tta_bench.validity.limit import LIMIT_SECONDS, OutOfTime, interrupted_at
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.report import ProbeResult, ValidityReport
+from tta_bench.validity.subject import Subject
 
 
 def check(spec: str, seconds: float | None = LIMIT_SECONDS) -> ValidityReport:
@@ -37,10 +38,10 @@ def quick_checks(cls: type[Method], params: Any, name: str) -> ValidityReport:
 
     Args:
         cls: the method's class.
-        params: its hyper-parameters, as they will be used.
+        params: its hyper-parameters, as they will be used; `probe_params` may make them cheaper.
         name: its name in the report.
     """
-    return run(Subject(name, cls, params), QUICK)
+    return run(Subject.of(name, cls, params), QUICK)
 
 
 def run(subject: Subject, probes: Sequence[Probe], seconds: float | None = None) -> ValidityReport:
@@ -58,6 +59,8 @@ def run(subject: Subject, probes: Sequence[Probe], seconds: float | None = None)
     unreached: list[str] = []
     with _own_randomness():
         lab = Lab(subject)
+        with contextlib.suppress(OutOfTime), interrupted_at(deadline):
+            lab.choose_model()
         for probe in probes:
             missing = [name for name in probe.needs if results[name].status != "pass"]
             try:
@@ -69,8 +72,10 @@ def run(subject: Subject, probes: Sequence[Probe], seconds: float | None = None)
             except OutOfTime:
                 unreached.append(probe.name)
                 results[probe.name] = _skip(probe, f"not done within {seconds:g} s.")
+            lab.repair()
     took = time.monotonic() - started
-    return ValidityReport(subject.spec, tuple(results.values()), took, tuple(unreached))
+    late, notes = tuple(unreached), tuple(lab.notes)
+    return ValidityReport(subject.spec, tuple(results.values()), took, late, notes)
 
 
 def _skip(probe: Probe, why: str) -> ProbeResult:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-LIMIT_SECONDS = 15.0
-"""Limit for all probes of `check` together; with the time PyTorch takes to load, under 20 s."""
+LIMIT_SECONDS = 30.0
+"""Limit for all probes of `check` together; with the time PyTorch takes to load, under 40 s."""
 
 _AGAIN = 0.5  # seconds until the next interruption, in case a method has swallowed the last
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from tta_bench.documents import TokenizedDocument
 from tta_bench.model.language_model import LanguageModel
+from tta_bench.model.load import load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,6 +85,20 @@ def tiny_model(family: str = "llama") -> LanguageModel:
     return LanguageModel(net, byte_tokenizer(), f"random-{family}", random_weights=True)
 
 
+@lru_cache(maxsize=1)
+def built_in_model() -> LanguageModel:
+    """The trained model in the package, with a vocabulary of thousands, in float32, on the CPU."""
+    return load_model("builtin:tiny", "float32", "cpu")
+
+
+def quiet_model() -> LanguageModel:
+    """A tiny model that is next to certain of nothing: its distributions are almost uniform."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.net.get_submodule("model.norm").get_parameter("weight").mul_(1e-3)
+    return model
+
+
 def random_net(family: str, layers: int) -> PreTrainedModel:
     """A network of that family in float32, on the CPU, the same at every call.
 
@@ -114,20 +129,28 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-def document(length: int, seed: int) -> TokenizedDocument:
+def document(length: int, seed: int, vocabulary: int = FIRST_SPECIAL) -> TokenizedDocument:
     """`length` tokens; three in four repeat a phrase, so that there is something to learn."""
     random = np.random.default_rng(seed)
-    phrase = random.integers(FIRST_SPECIAL, size=7)
-    noise = random.integers(FIRST_SPECIAL, size=length)
+    phrase = random.integers(vocabulary, size=7)
+    noise = random.integers(vocabulary, size=length)
     ids = np.where(random.random(length) < 0.75, np.resize(phrase, length), noise)
     key = f"synthetic-{seed}-{length}"
     return TokenizedDocument(key, ids.astype(np.int32), length, length, key)
 
 
-def with_other_future(original: TokenizedDocument, start: int, seed: int = 0) -> TokenizedDocument:
+def uniform_document(length: int, seed: int, vocabulary: int) -> TokenizedDocument:
+    """`length` independent uniform tokens: there is nothing to learn."""
+    ids = np.random.default_rng(seed).integers(vocabulary, size=length).astype(np.int32)
+    return TokenizedDocument(f"uniform-{seed}", ids, length, length, f"uniform-{seed}")
+
+
+def with_other_future(
+    original: TokenizedDocument, start: int, seed: int = 0, vocabulary: int = FIRST_SPECIAL
+) -> TokenizedDocument:
     """The document with every token from `start` on replaced by another one."""
     random = np.random.default_rng(seed)
     ids = original.token_ids.copy()
-    shift = random.integers(1, FIRST_SPECIAL, size=len(ids) - start)
-    ids[start:] = (ids[start:] + shift) % FIRST_SPECIAL
+    shift = random.integers(1, vocabulary, size=len(ids) - start)
+    ids[start:] = (ids[start:] + shift) % vocabulary
     return TokenizedDocument(f"{original.key}-from-{start}", ids, len(ids), len(ids), "other")

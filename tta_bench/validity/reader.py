@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,9 @@ CHUNK = 8
 PLAIN = Protocol(chunk=CHUNK)
 RECOMPUTE = Protocol(chunk=CHUNK, context=5, context_mode="recompute")
 CACHE = Protocol(chunk=CHUNK, context=12, context_mode="cache")
+
+
+WIDE = Protocol(chunk=256)
 
 
 class Diverged(Exception):
@@ -74,6 +78,21 @@ class ObservedScores(Scores):
         return torch.cat(self._kept, dim=1)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A document as it was read.
+
+    Attributes:
+        rows: float32 log-probabilities [tokens, V].
+        steps: the tokens of each step.
+        states: copies of its lane's state after each step, by name.
+    """
+
+    rows: Tensor
+    steps: list[int]
+    states: list[dict[str, Tensor]]
+
+
 class Reader(Engine):
     """The engine on documents of the probes, which returns distributions and not losses alone.
 
@@ -91,6 +110,21 @@ class Reader(Engine):
         observed = ObservedStep(method) if step is None else step
         super().__init__(method, protocol, PREFIX, debug=True, step=observed)
         self._rows: dict[int, list[Tensor]] = {}
+        self._states: dict[int, list[dict[str, Tensor]]] | None = None
+
+    def observe(self, documents: Sequence[TokenizedDocument]) -> list[Reading]:
+        """The documents as they are read, with the state of their lanes after each step.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        self._states = {index: [] for index in range(len(documents))}
+        rows = self.read(documents)
+        states, self._states = self._states, None
+        return [
+            Reading(rows[index], [len(piece) for piece in self._rows[index]], states[index])
+            for index in range(len(documents))
+        ]
 
     def read(self, documents: Sequence[TokenizedDocument]) -> list[Tensor]:
         """Float32 log-probabilities [tokens, V] of each document.
@@ -116,7 +150,17 @@ class Reader(Engine):
             if part is not None:
                 stream, span = part
                 self._rows[stream.index].append(rows[lane, : span.scored])
+                if self._states is not None:
+                    self._states[stream.index].append(_lane_state(self.method, lane))
         return super().record(lanes, parts, losses, on_step)
+
+
+def _lane_state(method: Method, lane: int) -> dict[str, Tensor]:
+    return {
+        name: value[lane].detach().clone()
+        for name, value in method.state.items()
+        if isinstance(value, Tensor) and value.dim() and len(value) == method.lanes
+    }
 
 
 def log_probabilities(scores: Scores, rows: Tensor) -> Tensor:
@@ -137,3 +181,25 @@ def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
         if distance.numel():
             largest = max(largest, float(distance.nan_to_num(nan=float("inf")).max()))
     return largest
+
+
+def where_first(one: Reading, other: Reading, limit: float) -> str:
+    """Where two readings of one document first differ: a token and its chunk, or a state.
+
+    Args:
+        one: a reading.
+        other: another, in steps of the same lengths.
+        limit: differences up to this many nats are none.
+    """
+    begin = 0
+    for number, length in enumerate(one.steps):
+        for token in range(begin, begin + length):
+            row = slice(token, token + 1)
+            if largest_difference([one.rows[row]], [other.rows[row]]) > limit:
+                return f"first at token {token}, in chunk {number}"
+        for name, value in one.states[number].items():
+            found = other.states[number].get(name)
+            if found is None or not torch.allclose(value.double(), found.double(), 1e-4, 1e-5):
+                return f"first in state['{name}'] after chunk {number}"
+        begin += length
+    return "nowhere in particular"

@@ -19,6 +19,7 @@ class ProbeResult:
         value: the measured figure, in the unit that `figure` prints; None if there is none.
         figure: the measured figure as the table shows it.
         sentence: what was tested, or what went wrong.
+        trace: the traceback of what the method raised; empty if it raised nothing.
     """
 
     probe: str
@@ -26,6 +27,7 @@ class ProbeResult:
     value: float | None
     figure: str
     sentence: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,27 @@ class ValidityReport:
     """The probes of one method, in the order in which they ran.
 
     Attributes:
-        method: the method's spec, such as `dynamic-eval:lr=0.001`.
+        method: the method's spec as given, such as `dynamic-eval:lr=0.001`.
         results: one entry for each probe.
         seconds: the wall time of all probes.
         unreached: the names of the probes that there was no time for.
+        notes: how it was probed where that is not as given: other parameters, another model.
     """
 
     method: str
     results: tuple[ProbeResult, ...]
     seconds: float
     unreached: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool | None:
-        """False if a probe failed; None if the method could not be built here, so none ran, or if
-        there was no time for all of them."""
+        """False if a probe failed; None if the method could not be built here, so none ran, if
+        what was probed may be the method switched off, or if there was no time for all probes."""
         if self.failed:
             return False
-        if self.unreached:
+        status = {result.probe: result.status for result in self.results}
+        if self.unreached or status.get("as given") == "skip":
             return None
         return True if any(result.status == "pass" for result in self.results) else None
 
@@ -78,11 +83,13 @@ class ValidityReport:
             "valid": self.valid,
             "seconds": round(self.seconds, 3),
             "unreached": list(self.unreached),
+            "notes": list(self.notes),
             "probes": [_finite(asdict(result)) for result in self.results],
         }
 
 
 def _finite(result: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity; the figure still says it."""
+    """JSON knows no infinity; the figure still says it. Tracebacks are for `--debug`."""
+    del result["trace"]
     value = result["value"]
     return result if value is None or math.isfinite(value) else {**result, "value": None}

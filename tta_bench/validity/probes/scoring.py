@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tta_bench.model.scores import NORMALISATION_TOLERANCE, Scores
-from tta_bench.validity.lab import Found, Lab, compared
-from tta_bench.validity.models import VOCAB, document
+from tta_bench.validity.lab import SAME, Found, Lab, compared
+from tta_bench.validity.models import document, quiet_model, uniform_document
 from tta_bench.validity.reader import (
     CHUNK,
+    PLAIN,
+    WIDE,
     ObservedStep,
     Reader,
     largest_difference,
     log_probabilities,
 )
-from tta_bench.validity.tensors import changed, shared_weights, snapshot
+from tta_bench.validity.tensors import changed, snapshot
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
     from tta_bench.model.window import Window
 
 _LENGTH = 3 * CHUNK
+_SMALL_AND_WIDE = ((PLAIN, _LENGTH), (WIDE, 300))
+
+_SIGMAS = 5.0
+"""Standard errors below ln V that chance does not explain."""
 
 
 def runs(lab: Lab) -> Found:
@@ -64,19 +75,22 @@ class _Sums(ObservedStep):
 
 def normalised(lab: Lab) -> Found:
     """Sums every row over the whole vocabulary."""
-    method = lab.fresh()
-    step = _Sums(method)
-    Reader(method, step=step).read([document(_LENGTH, 25)])
-    figure = f"|log sum| {step.worst:.1e}"
-    if step.worst > NORMALISATION_TOLERANCE:
-        sentence = f"Probabilities over all {VOCAB} tokens do not sum to one."
-        return "fail", step.worst, figure, sentence
-    who = "The method's own probabilities" if step.own else "Logits, normalised by the engine,"
-    return "pass", step.worst, figure, f"{who} sum to one over all {VOCAB} tokens."
+    worst, own, vocabulary = 0.0, False, lab.model.vocab_size
+    for protocol, length in _SMALL_AND_WIDE:
+        method = lab.fresh()
+        step = _Sums(method)
+        Reader(method, protocol, step=step).read([document(length, 25)])
+        worst, own = max(worst, step.worst), own or step.own
+    figure = f"|log sum| {worst:.1e}"
+    if worst > NORMALISATION_TOLERANCE:
+        sentence = f"Probabilities over all {vocabulary} tokens do not sum to one."
+        return "fail", worst, figure, sentence
+    who = "The method's own probabilities" if own else "Logits, normalised by the engine,"
+    return "pass", worst, figure, f"{who} sum to one over all {vocabulary} tokens."
 
 
 class _Twice(ObservedStep):
-    """Scores every step again before adapting, whole and a column at a time."""
+    """Scores every step again before adapting, whole and in slices, the first of one column."""
 
     def __init__(self, method: Method):
         super().__init__(method)
@@ -89,8 +103,10 @@ class _Twice(ObservedStep):
         first = log_probabilities(scores, scores.full()).detach().clone()
         self.changed |= set(changed(before, snapshot(self.method)))
         again = super().scores(window)
-        columns = [again.rows(i, i + 1) for i in range(again.shape[1])]
-        for rows in (again.full(), torch.cat(columns, dim=1)):
+        width = again.shape[1]
+        cuts = sorted({0, 1, 2, width // 4, width // 2 + 1, width - 1, width} & {*range(width + 1)})
+        slices = [again.rows(start, stop) for start, stop in itertools.pairwise(cuts)]
+        for rows in (again.full(), torch.cat(slices, dim=1)):
             found = log_probabilities(again, rows).detach()
             self.worst = max(self.worst, largest_difference([first], [found]))
         return again
@@ -98,33 +114,88 @@ class _Twice(ObservedStep):
 
 def twice(lab: Lab) -> Found:
     """Scores every step twice."""
-    method = lab.fresh()
-    step = _Twice(method)
-    Reader(method, step=step).read([document(_LENGTH, 26)])
+    worst = 0.0
+    for protocol, length in _SMALL_AND_WIDE:
+        method = lab.fresh()
+        step = _Twice(method)
+        Reader(method, protocol, step=step).read([document(length, 26)])
+        worst = max(worst, step.worst)
     return compared(
-        step.worst,
-        "Scoring a chunk again, whole or a column at a time, gives the same distributions.",
+        worst,
+        "Scoring a chunk again, whole or in slices, gives the same distributions.",
         "Scoring the same chunk again gives other distributions.",
     )
 
 
 def untouched(lab: Lab) -> Found:
-    """Compares weights and state around score, and the shared weights around a document."""
-    method = lab.fresh()
-    weights = shared_weights(lab.model)
-    step = _Twice(method)
-    Reader(method, step=step).read([document(_LENGTH, 27)])
-    in_score = sorted(step.changed)
-    in_adapt = changed(weights, shared_weights(lab.model))
+    """Compares weights and state around score, and all that methods share around documents."""
+    in_score: set[str] = set()
+    with _started_threads() as threads:
+        for protocol, length in _SMALL_AND_WIDE:
+            method = lab.fresh()
+            threads.clear()  # those of a library that reads data are done before the first document
+            step = _Twice(method)
+            Reader(method, protocol, step=step).read([document(length, 27)])
+            method.reset(0)
+            in_score |= step.changed
+            if threads:
+                sentence = f"It works in threads, which no cost shows: {_named(threads)}."
+                return "fail", float(len(threads)), f"{len(threads)} threads", sentence
     tensors = len(snapshot(method))
     if in_score:
         figure = f"{len(in_score)} tensors"
-        return "fail", float(len(in_score)), figure, f"score changed {_named(in_score)}."
-    if in_adapt:
-        sentence = f"The weights that all lanes and methods share were changed: {_named(in_adapt)}."
-        return "fail", float(len(in_adapt)), f"{len(in_adapt)} tensors", sentence
+        return "fail", float(len(in_score)), figure, f"score changed {_named(sorted(in_score))}."
+    harm = [*lab.spoiled, *lab.harm()]
+    if harm:
+        sentence = f"What all lanes and methods share was left changed: {_named(harm)}."
+        return "fail", float(len(harm)), f"{len(harm)} things", sentence
     figure = f"0 of {tensors} tensors"
-    return "pass", 0.0, figure, "score changes no weight and no state; adapt no shared weight."
+    sentence = (
+        "score changes no weight and no state; model, PyTorch's settings and the bench's functions "
+        "are left as they were."
+    )
+    return "pass", 0.0, figure, sentence
+
+
+@contextmanager
+def _started_threads() -> Iterator[list[str]]:
+    """The names of threads as they are started inside the block."""
+    names: list[str] = []
+    start = threading.Thread.start
+
+    def noted(self: threading.Thread, *args: Any) -> None:
+        names.append(self.name)
+        start(self, *args)
+
+    threading.Thread.start = noted  # type: ignore[method-assign]
+    try:
+        yield names
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+
+
+def nothing_to_learn(lab: Lab) -> Found:
+    """Reads independent uniform tokens, which nobody predicts better than ln V, save by leaking.
+
+    Off the frozen model's own errors a small gain shows best: its distributions are almost uniform.
+    """
+    model = quiet_model() if lab.model.random_weights else lab.model
+    best, error = math.inf, 0.0
+    for protocol, length in ((PLAIN, 5 * CHUNK), (WIDE, 640)):
+        documents = [uniform_document(length, 28 + i, model.vocab_size) for i in range(4)]
+        rows = torch.cat(Reader(lab.fresh(4, model), protocol).read(documents))
+        gold = torch.tensor([token for text in documents for token in text.token_ids])
+        excess = -rows.gather(1, gold.long()[:, None])[:, 0].double() - math.log(model.vocab_size)
+        mean = float(excess.mean())
+        if mean < best:
+            best, error = mean, float(excess.std()) / math.sqrt(len(excess))
+    figure = f"{best:+.1e} nats"
+    if best < -max(_SIGMAS * error, SAME):
+        sentence = (
+            "Independent uniform tokens are predicted better than chance: it sees them early."
+        )
+        return "fail", best, figure, sentence
+    return "pass", best, figure, "Independent uniform tokens are predicted no better than chance."
 
 
 def _named(names: list[str]) -> str:

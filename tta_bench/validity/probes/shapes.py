@@ -5,6 +5,7 @@ from __future__ import annotations
 from tta_bench.engine.protocol import Protocol
 from tta_bench.validity.lab import CannotBuild, Found, Lab, compared
 from tta_bench.validity.models import FAMILIES, document, tiny_model
+from tta_bench.validity.probes.lanes import alike, observe
 from tta_bench.validity.reader import CHUNK, Reader, largest_difference
 
 ONE_TOKEN = Protocol(chunk=1)
@@ -21,14 +22,13 @@ def one_token_chunk(lab: Lab) -> Found:
 def idle_lanes(lab: Lab) -> Found:
     """Reads one document in three lanes, and two that end at different times."""
     text, short = document(4 * CHUNK, 73), document(CHUNK, 74)
-    (alone,) = lab.read([text])
-    (in_three,) = lab.read([text], lanes=3)
-    beside_short = lab.read([short, text], lanes=2)[1]
-    worst = largest_difference([alone, alone], [in_three, beside_short])
-    return compared(
-        worst,
+    (alone,) = observe(lab, [text], 1)
+    (in_three,) = observe(lab, [text], 3)
+    beside_short = observe(lab, [short, text], 2)[1]
+    return alike(
+        [(alone, in_three), (alone, beside_short)],
         "Lanes with nothing to read change nothing.",
-        "Lanes with nothing to read change what the others predict.",
+        "Lanes with nothing to read change what the others predict",
     )
 
 

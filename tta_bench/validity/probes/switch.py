@@ -6,31 +6,18 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
+
 from tta_bench.contract.method import Method
 from tta_bench.model.scores import Scores
 from tta_bench.model.window import Window
-from tta_bench.validity.lab import CannotBuild, Found, Lab, Subject, compared
+from tta_bench.validity.lab import CannotBuild, Found, Lab, compared
 from tta_bench.validity.models import document
-from tta_bench.validity.reader import CHUNK, Reader, largest_difference
-
-SWITCHES = (
-    "lr",
-    "learning_rate",
-    "step",
-    "step_size",
-    "eta",
-    "weight",
-    "mix",
-    "mixing",
-    "lam",
-    "lambda_",
-    "strength",
-    "scale",
-)
-"""Hyper-parameters that switch a method off at 0, unless its class names others in `off`."""
+from tta_bench.validity.reader import CHUNK, WIDE, Reader, largest_difference
+from tta_bench.validity.subject import SWITCHES
 
 
-class _Frozen(Method):
+class Frozen(Method):
     """The model alone: what `none` predicts."""
 
     def score(self, window: Window) -> Scores:
@@ -39,10 +26,9 @@ class _Frozen(Method):
 
 def off(lab: Lab) -> Found:
     """Reads documents with the method switched off, and through the model alone."""
-    documents = [document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]
-    plain = Reader(_Frozen(lab.model, None, 1)).read(documents)
+    plain = _read(Frozen(lab.model, None, 1), Frozen(lab.model, None, 1))
     if lab.subject.cls.family == "none":
-        difference = largest_difference(plain, lab.read(documents))
+        difference = largest_difference(plain, _read(lab.fresh(), lab.fresh()))
         return compared(
             difference,
             "Family none: it predicts what the frozen model predicts.",
@@ -50,11 +36,11 @@ def off(lab: Lab) -> Found:
         )
     found: list[tuple[float, str]] = []
     refused = ""
-    for values in switches(lab.subject):
+    for values in switches(lab):
         named = ", ".join(f"{name}={value}" for name, value in values.items())
         try:
-            params = dataclasses.replace(lab.subject.params, **values)
-            rows = Reader(lab.fresh(params=params)).read(documents)
+            params = dataclasses.replace(lab.params, **values)
+            rows = _read(lab.fresh(params=params), lab.fresh(params=params))
         except (CannotBuild, ValueError, TypeError) as error:
             refused = f"{named} is refused ({error})"
             continue
@@ -69,7 +55,7 @@ def off(lab: Lab) -> Found:
         )
         return "skip", None, "—", sentence
     difference, named = min(found)
-    moved = largest_difference(plain, lab.read(documents))
+    moved = largest_difference(plain, _read(lab.fresh(), lab.fresh()))
     return compared(
         difference,
         f"With {named} it predicts what none predicts; as given it moves up to {moved:.1g} nats.",
@@ -77,18 +63,26 @@ def off(lab: Lab) -> Found:
     )
 
 
-def switches(subject: Subject) -> Iterator[dict[str, Any]]:
+def _read(one: Method, other: Method) -> list[Tensor]:
+    """What two instances predict: of documents in small chunks, and of one in wide chunks."""
+    return [
+        *Reader(one).read([document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]),
+        *Reader(other, WIDE).read([document(600, 53)]),
+    ]
+
+
+def switches(lab: Lab) -> Iterator[dict[str, Any]]:
     """Hyper-parameters that should switch the method off.
 
     They are those that its class declares in `off`, where an empty one says that nothing does;
     otherwise those whose names are known.
     """
-    declared = subject.cls.off
+    declared = lab.subject.cls.off
     if declared is not None:
         if declared:
             yield dict(declared)
         return
-    fields = {field.name for field in dataclasses.fields(subject.params)}
+    fields = {field.name for field in dataclasses.fields(lab.params)}
     known: dict[str, Any] = {name: 0.0 for name in SWITCHES if name in fields}
     for name, value in known.items():
         yield {name: value}

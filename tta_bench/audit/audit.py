@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from tta_bench.audit.agreement import Agreement, agreement_of
-from tta_bench.audit.costs import cost_finding, declared_costs, flops_over, state_over
+from tta_bench.audit.costs import cost_finding, flops_over, state_over
 from tta_bench.audit.finding import AuditReport, Finding
 from tta_bench.audit.nothing import Nothing, read_nothing
 from tta_bench.audit.places import Place, choose_places
@@ -21,6 +21,7 @@ from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import open_stream, step_shape
 from tta_bench.errors import UsageError
 from tta_bench.model.step_shape import StepShape
+from tta_bench.validity.figures import declared_costs
 from tta_bench.validity.holdings import held_bytes
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ FULL = (
     Probe("wide context", scenes.wide_context, _STEADY),
     Probe("built-in model", scenes.built_in, _STEADY),
     Probe("state bytes", costs.declared_state, ("runs",)),
+    Probe("figures", costs.figures, ("runs",)),
     Probe("flops", costs.flops, ("runs",)),
     Probe("families", shapes.families, ("runs",)),
 )

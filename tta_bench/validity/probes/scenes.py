@@ -140,7 +140,7 @@ class Noise:
 
 _WIDE = Scene(WIDE, 640, 81)
 _LONG = Scene(WIDE, 9 * 256 - 11, 83)
-_MANY = Scene(Protocol(chunk=8), 80 * 8, 85)
+_MANY = Scene(Protocol(chunk=8), 66 * 8, 85)
 _CARRIED = Scene(Protocol(chunk=64, context=96, context_mode="cache"), 5 * 64 - 9, 87)
 _REREAD = Scene(Protocol(chunk=64, context=96, context_mode="recompute"), 5 * 64 - 9, 89)
 _VOCABULARY = 4000
@@ -158,7 +158,7 @@ def long_document(lab: Lab) -> Found:
 
 
 def many_steps(lab: Lab) -> Found:
-    """Eighty steps of 8 tokens."""
+    """Sixty-six steps of 8 tokens."""
     return _on_the_labs_model(lab, _MANY)
 
 

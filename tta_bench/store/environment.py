@@ -31,7 +31,10 @@ def describe_software() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     own = {"version": __version__, **checkout_state()}
-    return {"tta_bench": own, "python": platform.python_version(), "packages": packages}
+    # Hashes of strings differ between processes unless this is set, and may order what is read.
+    hashing = os.environ.get("PYTHONHASHSEED", "random")
+    python = platform.python_version()
+    return {"tta_bench": own, "python": python, "hash_seed": hashing, "packages": packages}
 
 
 def checkout_state() -> dict[str, Any]:

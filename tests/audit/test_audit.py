@@ -47,6 +47,7 @@ def audited(
         lambda index: found[index].nll,
         sum(result.seconds for result in found.values()),
         trial.flops.counted,
+        lanes,
         lanes == 1,
     )
     try:

@@ -28,15 +28,19 @@ def flops_over(
         counted: the shapes of steps of one lane and the FLOPs that the counter saw in them.
         first: the FLOPs of a first full step, which stand in the table where there is no formula.
     """
+    told = total = 0.0
     for shape, seen in counted:
         declared = method.flops(shape)
+        seen += 0.0 if declared is None else method.invisible_flops(shape)
+        declared = first if declared is None else declared
         if declared is None:
-            declared, source = first, "its first step"
-        else:
-            seen, source = seen + method.invisible_flops(shape), "flops()"
-        if declared is not None and seen > MOST * declared:
+            return None
+        told, total = told + declared, total + seen
+        if seen > 2 * MOST * declared:
             place = f"the step at token {shape.start}"
-            return f"{place} took {seen:.4g} FLOPs, where {source} says {declared:.4g}"
+            return f"{place} took {seen:.4g} FLOPs, where {declared:.4g} are declared"
+    if total > MOST * told:
+        return f"{len(counted)} steps took {total:.4g} FLOPs, where {told:.4g} are declared"
     return None
 
 
@@ -52,6 +56,18 @@ def state_over(declared: tuple[int, int], held: tuple[int, int]) -> str | None:
         return (
             f"it holds {grown:,} bytes more at the end of a document, of which it declares {said:,}"
         )
+    return None
+
+
+def lane_over(declared: int, held: int) -> str | None:
+    """Whether a lane takes more bytes than `state_bytes()` declares for it.
+
+    Args:
+        declared: what a lane declares.
+        held: bytes that the method holds, anywhere, with two lanes beyond those with one.
+    """
+    if held > MOST * declared + SLACK_BYTES / 4:
+        return f"a lane takes {held:,} bytes, of which it declares {declared:,}"
     return None
 
 

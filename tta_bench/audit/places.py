@@ -49,10 +49,10 @@ def choose_places(
 
 
 def _place(spans: list[Span], step: int, turn: int, random: np.random.Generator) -> Place:
-    """A place in a step's chunk: late inside it, at its start, at its end, anywhere, in turn."""
+    """A place in a step's chunk: late in it, next to its end, at its start, at its end, in turn."""
     columns = spans[step].scored
     late = int(random.integers(columns // 2, max(columns - 1, columns // 2 + 1)))
-    return Place(step, (late, 0, columns - 1, int(random.integers(columns)))[turn % 4])
+    return Place(step, (late, max(columns - 2, 0), 0, columns - 1)[turn % 4])
 
 
 def other_tokens(

@@ -56,6 +56,7 @@ def audit_run(
         lambda index: stored.nll(rows[index]),
         sum(row.seconds for row in rows.values()),
         (summary.get("flops_check") or {}).get("counted"),
+        summary.get("lanes") or 1,
         summary.get("lanes") == 1 and not summary.get("compiled"),
     )
     return audit(subject, frozen, mode, setting.spec.seed)

@@ -116,7 +116,7 @@ def as_scores(returned: object, shape: tuple[int, int, int]) -> Scores:
                 f"score returned a tensor of shape {tuple(returned.shape)}; "
                 f"it must be [lanes, chunk, vocabulary] = {shape}."
             )
-        return DenseLogits(returned)
+        return DenseLogits(plain(returned))
     if not isinstance(returned, Scores):
         raise MethodError(
             f"score returned {type(returned).__name__}; return logits of shape {shape} or a Scores."
@@ -124,6 +124,14 @@ def as_scores(returned: object, shape: tuple[int, int, int]) -> Scores:
     if returned.shape != shape:
         raise MethodError(f"score returned Scores of shape {returned.shape}, not {shape}.")
     return returned
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor as one of PyTorch's own class: a subclass could answer for its own losses."""
+    if type(tensor) is Tensor:
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(Tensor)
 
 
 def row_losses(rows: Tensor, targets: Tensor) -> Tensor:
@@ -169,7 +177,7 @@ def token_nll(
     step = math.ceil(columns / slices)  # even slices: few shapes to compile for
 
     def of_slice(start: int, stop: int) -> Tensor:
-        rows = scores.rows(start, stop)
+        rows = plain(scores.rows(start, stop))
         if scores.normalised:
             log_probs = rows.float()
             finite = _check_normalised(log_probs.detach(), mask[:, start:stop])

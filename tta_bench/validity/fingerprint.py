@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,8 @@ def fingerprint(model: LanguageModel) -> dict[str, str]:
     """
     net = model.net
     found = {"configuration": _text(net.config.to_dict())}
+    methods = vars(type(model))
+    found["model"] = _text([n for n in vars(model) if isinstance(methods.get(n), FunctionType)])
     for name, tensor in _tensors(net):
         found[name] = f"{tuple(tensor.shape)} {tensor.dtype} {checksum(tensor):x}"
     for name, module in net.named_modules():

@@ -110,8 +110,10 @@ def _functions() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _of_module(module: ModuleType) -> Iterator[tuple[Any, str, Any]]:
-    """The functions of a module and of its classes."""
+    """The constants of a module, its functions, and those of its classes."""
     for name, thing in list(vars(module).items()):
+        if isinstance(thing, (int, float, str, tuple)) and not name.startswith("__"):
+            yield module, name, thing
         if getattr(thing, "__module__", None) != module.__name__:
             continue
         if isinstance(thing, FunctionType):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tta_bench import LanguageModel, Logits, Method, Scores, StepShape, Window
+from tta_bench.audit import audit as module
 from tta_bench.audit.audit import Mode, Subject, audit
 from tta_bench.audit.finding import AuditReport
 from tta_bench.audit.frozen import FrozenModel
@@ -354,7 +355,8 @@ class SleepyHonest(Bigrams):
         time.sleep(self.params.seconds)
 
 
-def test_auto_reads_less_than_full() -> None:
+def test_auto_reads_less_than_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_TOKENS", 64)
     fast, slow = audited(SleepyHonest, _Slow(), "auto"), audited(SleepyHonest, _Slow(), "full")
     assert fast.valid is slow.valid is True
     assert fast.seconds < slow.seconds

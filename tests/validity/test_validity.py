@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cheats
+import cheats_elsewhere
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from tta_bench.engine.loop import Engine
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.validity import ProbeResult, ValidityReport, check, quick_checks
 from tta_bench.validity.check import run
-from tta_bench.validity.limit import OutOfTime, interrupted_at
+from tta_bench.validity.limit import LIMIT_SECONDS, OutOfTime, interrupted_at
 from tta_bench.validity.models import PREFIX, document, tiny_model
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.reader import CACHE, PLAIN, RECOMPUTE, Reader
@@ -56,21 +57,30 @@ ALSO = {
 """What else must fail: consequences of the same cheat."""
 
 
+SCENES = {"long document", "many steps", "wide context", "built-in model"}
+"""Probes that try all rules again at scale, which takes long: built-in methods meet them."""
+
+AT_SCALE = SCENES | {"wide chunks", "nothing to learn"}
+"""Probes that most cheats fail as well."""
+
+
 def checked(cls: type[Method]) -> ValidityReport:
-    """All probes of a class that is not registered."""
-    return run(Subject.of(cls.__name__, cls, cls.Params()), FULL)
+    """The probes of a class that is not registered, without the long ones."""
+    probes = [probe for probe in FULL if probe.name not in SCENES]
+    return run(Subject.of(cls.__name__, cls, cls.Params()), probes)
 
 
 @pytest.mark.parametrize("cls", cheats.CHEATS, ids=lambda cls: cls.__name__)
 def test_every_cheat_is_caught_by_the_right_probe(cls):
     report = checked(cls)
     expected = cheats.CHEATS[cls]
-    assert set(report.failed) == {expected} | ALSO.get(cls, set()), report
+    assert set(report.failed) - AT_SCALE == {expected} | ALSO.get(cls, set()), report
     assert report.valid is False
 
 
 def test_every_probe_has_a_cheat():
-    assert set(cheats.CHEATS.values()) == {probe.name for probe in FULL}
+    planted = {*cheats.CHEATS.values(), *cheats_elsewhere.ELSEWHERE.values()}
+    assert planted == {probe.name for probe in FULL}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -81,7 +91,7 @@ def test_every_built_in_passes(name):
     )  # trained weights have no setting that hides them
     assert {r.probe for r in report.results if r.status != "pass"} == unjudged
     assert report.valid is True
-    assert report.seconds < 20
+    assert report.seconds < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -115,7 +125,7 @@ def test_the_template_of_new_method_passes(tmp_path):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_quick_checks_are_quick_and_pass(name):
     cls = load(name)
-    report = quick_checks(cls, cls.probe_params(cls.Params()), name)
+    report = quick_checks(cls, cls.Params(), name)
     assert report.valid is True
     assert report.seconds < 10  # about 1 on an idle core
     assert [result.probe for result in report.results] == [probe.name for probe in QUICK]
@@ -201,14 +211,14 @@ def test_the_table_names_every_probe_and_the_verdict():
     result = invoke("none")
     assert result.exit_code == 0, result.output
     assert all(probe.name.split()[0] in result.stdout for probe in FULL)
-    assert re.search(r"17 passed, 0 failed, 0 skipped \(\d+\.\d s\)", result.stdout)
+    assert re.search(r"25 passed, 0 failed, 0 skipped \(\d+\.\d s\)", result.stdout)
 
 
 def test_a_failing_probe_is_told_and_sets_the_exit_code():
     result = invoke("crashes", "--plugin", CHEATS_FILE)
     assert result.exit_code == 1
     assert "[bold]what" in result.stdout  # what a method raises is no markup
-    assert result.stdout.rstrip().split("\n")[-1].startswith("0 passed, 1 failed, 16 skipped: runs")
+    assert result.stdout.rstrip().split("\n")[-1].startswith("0 passed, 1 failed, 24 skipped: runs")
 
 
 def test_json_is_one_object():
@@ -247,7 +257,7 @@ def test_a_slow_method_is_broken_off_and_not_called_valid():
     assert "not done within 5 s" in report.results[-1].sentence
     assert (report.failed, report.valid) == ((), None)
     assert report.to_dict()["unreached"] == list(report.unreached)
-    assert f"no time for {len(report.unreached)} of 17" in report.summary
+    assert f"no time for {len(report.unreached)} of 25" in report.summary
 
 
 def test_the_alarm_is_put_back_as_it_was():

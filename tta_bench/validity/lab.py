@@ -186,11 +186,14 @@ class Probe:
         name: its name in the table.
         run: tests a method.
         needs: the names of probes that must pass before this one can be judged.
+        diverging: whether a document that diverges is no failure of this probe: far into a random
+            model honest settings may be too bold.
     """
 
     name: str
     run: Callable[[Lab], Found]
     needs: tuple[str, ...] = ()
+    diverging: bool = False
 
     def result(self, lab: Lab) -> ProbeResult:
         """Tests the method; whatever it raises is a failure."""
@@ -200,6 +203,8 @@ class Probe:
             sentence = f"Built neither on a tiny random model nor on the built-in one: {error}"
             return ProbeResult(self.name, "skip", None, "—", sentence)
         except Diverged as error:
+            if self.diverging:
+                return ProbeResult(self.name, "skip", None, "—", f"Cannot be judged: {error}")
             return ProbeResult(self.name, "fail", None, "diverged", str(error))
         except Exception as error:  # a method is foreign code: whatever it raises is a finding
             reason = (str(error).strip() or "no reason given").splitlines()[0]

@@ -26,7 +26,7 @@ _MOST = 1.5
 _ONE_OFF = StepShape(1024, 1024, 0)
 """Setting up a method for nothing may take what a wide step takes."""
 
-_SLACK_BYTES = 2**11
+_SLACK_BYTES = 2**10
 """Bytes of small objects that no one declares."""
 
 _WIDE = Protocol(chunk=64)
@@ -37,7 +37,7 @@ def figures(lab: Lab) -> Found:
     method = lab.fresh()
     wrong = declared_costs(method, SHAPES[0][0])
     if wrong is not None:
-        return "fail", None, "—", f"{wrong[0].upper()}{wrong[1:]}."
+        return "fail", None, "—", f"{wrong}."
     Reader(method).read([document(2 * CHUNK, 64)])
     set_up, reset = count_flops(lab.fresh).flops, count_flops(lambda: method.reset(0)).flops
     step, wide = (_formula(method, shape) for shape in (SHAPES[0][0], _ONE_OFF))

@@ -99,7 +99,7 @@ class Scene:
             )
         if lanes > limit:
             first = _first(alone, beside[0], limit)
-            where = f"token {first}" if first is not None else "the shorter document"
+            where = f"token {first}" if first is not None else "a token of the shorter document"
             wrong.append((lanes, f"one lane and {LANES} differ, first at {where}"))
         if memory > 0:
             first = _first(alone, again, 0.0)

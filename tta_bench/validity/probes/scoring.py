@@ -109,11 +109,11 @@ class _Twice(ObservedStep):
         self.changed: set[str] = set()
 
     def scores(self, window: Window) -> Scores:
-        before = snapshot(self.method)
+        before, spare = snapshot(self.method), window.copy()
         scores = super().scores(window)
         first = log_probabilities(scores, scores.full()).detach().clone()
         self.changed |= set(changed(before, snapshot(self.method)))
-        again = super().scores(window)
+        again = super().scores(spare)
         width = again.shape[1]
         cuts = sorted({0, 1, 2, width // 4, width // 2 + 1, width - 1, width} & {*range(width + 1)})
         slices = [again.rows(start, stop) for start, stop in itertools.pairwise(cuts)]
@@ -156,7 +156,7 @@ def untouched(lab: Lab) -> Found:
     if in_score:
         figure = f"{len(in_score)} tensors"
         return "fail", float(len(in_score)), figure, f"score changed {_named(sorted(in_score))}."
-    harm = [*lab.spoiled, *lab.harm()]
+    harm = list(dict.fromkeys([*lab.spoiled, *lab.harm()]))
     if harm:
         sentence = f"What all lanes and methods share was left changed: {_named(harm)}."
         return "fail", float(len(harm)), f"{len(harm)} things", sentence

@@ -18,6 +18,7 @@ from tta_bench.audit.nothing import Nothing, read_nothing
 from tta_bench.audit.places import Place, choose_places
 from tta_bench.audit.reread import Reread, reread
 from tta_bench.cost.counter import count_flops
+from tta_bench.engine.isolation.method import ask
 from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import open_stream
 from tta_bench.errors import UsageError
@@ -112,7 +113,8 @@ class _Audit:
         self.allowed = tolerance_of(subject.setup.model.dtype)
 
     def findings(self) -> list[Finding]:
-        threads = threading.active_count()
+        # A process of its own has one thread before there is a method in it.
+        threads = 1 if self.subject.setup.host is not None else threading.active_count()
         prepared: list[Method] = []
         set_up = count_flops(lambda: prepared.append(self.subject.setup.build(1)))
         self.budget -= time.perf_counter() - self.started  # the next instance takes as long
@@ -121,7 +123,7 @@ class _Audit:
         document = self.subject.documents[index]
         places = self._places(spans, nothing.step_seconds)
         method = self.subject.setup.build(1)
-        before = method.state_bytes(), held_bytes(method)
+        before = method.state_bytes(), ask(method, held_bytes)
         counted = frozenset({places[-1].step, places[-1].step // 2})
         found = reread(
             method,
@@ -132,7 +134,7 @@ class _Audit:
             counted,
             self.random,
         )
-        after = method.state_bytes(), held_bytes(method)
+        after = method.state_bytes(), ask(method, held_bytes)
         shapes = self._shapes(spans, found)
         phrases = [
             declared_costs(method, self.subject.setup.shape),
@@ -141,7 +143,7 @@ class _Audit:
             _reset_over(method, self.subject.setup.shape),
             state_over((before[0], after[0]), (before[1], after[1])),
         ]
-        if threading.active_count() > threads:
+        if ask(method, _threads) > threads:
             phrases.append("it leaves threads running, whose work nobody counts")
         recorded = self.subject.losses(index)
         return [
@@ -250,6 +252,11 @@ def _again(recorded: np.ndarray, found: Reread, allowed: Tolerance, key: str) ->
         f"{count} tokens of {key}, read again alone by a fresh instance, give the same losses."
     )
     return Finding("again", "pass", worst, sentence)
+
+
+def _threads(method: Method) -> int:
+    """The number of threads in the process of a method."""
+    return threading.active_count()
 
 
 def _set_up_over(method: Method, counted: float, shape: StepShape) -> str | None:

@@ -29,6 +29,10 @@ def audit_run(
     setting = measurement.setting
     mode = audit_mode(setting.spec.audit)
     give_back(setting.model.device)
+    if measurement.setup.host is not None:
+        measurement.setup.host.close()  # what it remembers must not reach a second reading
+        if mode != "off":
+            measurement.setup.host.start()  # as with the model, loading it is nobody's time
     stored = load_run(path)
     rows = {row.index: row for row in stored.rows if row.status == "done"}
     subject = Subject(

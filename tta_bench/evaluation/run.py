@@ -61,7 +61,8 @@ def run_method(
     for sentence in verdict.sentences:
         observer.note(f"{choice.spec}: {sentence}")
     cuts = limits_as_flags(vars(setting.spec.limits))
-    facts = {**verdict.to_dict(), "notes": notes, "partial": bool(cuts), "partial_reason": cuts}
+    facts = {**verdict.to_dict(), "notes": notes, "isolated": setting.spec.isolate}
+    facts |= {"partial": bool(cuts), "partial_reason": cuts}
     writer.finish(summary | facts)
     observer.end_method(summary["status"])
     return unharmed

@@ -8,6 +8,7 @@ from tta_bench.audit.audit import audit_mode
 from tta_bench.audit.frozen import FrozenModel
 from tta_bench.documents.limits import limits_as_flags
 from tta_bench.engine.loop import MIN_TOKENS
+from tta_bench.errors import StorageError
 from tta_bench.evaluation.audited import audit_run
 from tta_bench.evaluation.measure import Measurement
 from tta_bench.evaluation.verdict import judge
@@ -95,4 +96,4 @@ def _tell_what_is_known(
 
 def _concerns_storage(error: BaseException) -> bool:
     """A disk that cannot be written ends everything, not one method."""
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    return isinstance(error, (OSError, StorageError))

@@ -27,6 +27,10 @@ class IsolatedError(MethodError):
     """What the method raised in its process, or the end of that process."""
 
 
+class GoneError(IsolatedError):
+    """The process of the method has ended, and what it held with it."""
+
+
 class IsolatedMemoryError(IsolatedError, MemoryError):
     """Memory ran out in the method's process."""
 
@@ -95,7 +99,7 @@ class Host:
         """
         number = arguments[0]
         if self._connection is None or number < self._first:
-            raise IsolatedError("the method's process has ended, and its state with it.")
+            raise GoneError("the method's process has ended, and its state with it.")
         dropped, self.dropped = tuple(self.dropped), []
         try:
             self._connection.send(Request(verb, arguments, dropped, counting()))
@@ -141,7 +145,7 @@ class Host:
             self.close()  # what else comes through the connection has no meaning any more
             raise IsolatedError(f"the method's process sent no valid answer ({error}).") from None
 
-    def _gone(self) -> IsolatedError:
+    def _gone(self) -> GoneError:
         """Ends what is left of the process and says how it ended."""
         process = self._process
         assert process is not None
@@ -153,7 +157,7 @@ class Host:
             how = "its connection was closed"
         elif code < 0:
             how = f"killed by {signal.Signals(-code).name}"
-        return IsolatedError(f"the method's process ended before it answered ({how}).")
+        return GoneError(f"the method's process ended before it answered ({how}).")
 
 
 def _end(process: BaseProcess, connection: Connection) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tta_bench.contract.method import Method
-from tta_bench.engine.isolation.host import Host, IsolatedError
+from tta_bench.engine.isolation.host import GoneError, Host
 from tta_bench.model.scores import DenseLogits, Scores
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class IsolatedMethod(Method):
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
-        if self._host.lives:
+        with suppress(GoneError):
             self._notes = tuple(map(str, self.ask(attrgetter("notes"))))
         return self._notes
 
@@ -106,7 +107,5 @@ class IsolatedMethod(Method):
     def _figure(self, question: Callable[[Method], Any]) -> Any:
         try:
             return self.ask(question)
-        except IsolatedError:
-            if self._host.lives:
-                raise
+        except GoneError:
             return math.nan

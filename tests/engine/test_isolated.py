@@ -324,6 +324,6 @@ def test_eval_isolates_and_audits(tmp_path: Path, tta_bench) -> None:
     summary = json.loads(path.read_text())
     assert summary["isolated"] is False
     assert summary["valid"] is False
-    assert "future" in summary["rules_broken"]
+    assert "targets" in summary["rules_broken"]
     again = tta_bench(*words, "--isolate", "--name", "together", cwd=tmp_path)
     assert "was not run with --isolate" in again.stderr

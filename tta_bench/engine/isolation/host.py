@@ -100,7 +100,8 @@ class Host:
         number = arguments[0]
         if self._connection is None or number < self._first:
             raise GoneError("the method's process has ended, and its state with it.")
-        dropped, self.dropped = tuple(self.dropped), []
+        dropped = tuple(self.dropped)
+        del self.dropped[: len(dropped)]  # more may be dropped at any moment
         try:
             self._connection.send(Request(verb, arguments, dropped, counting()))
         except OSError:

@@ -28,5 +28,9 @@ class DocumentError(BenchError):
     """A dataset or package that cannot be found, read or decoded."""
 
 
+class StorageError(BenchError):
+    """Files of a run that cannot be written or are gone, which ends everything, not one method."""
+
+
 class MethodError(BenchError):
     """A method, usually a user's plugin, that breaks its contract."""

@@ -121,6 +121,8 @@ def test_every_option_of_a_suite_reaches_it(texts: Path) -> None:
         lanes="1",
         compile="off",
         deterministic=True,
+        isolate=True,
+        audit="full",
     )
     suite, base = given.resolve()
     assert base is None

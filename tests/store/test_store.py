@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_runs import COSTS, make_losses, make_manifest, make_row, store_run
 
-from tta_bench.errors import BenchError, UsageError
+from tta_bench.errors import BenchError, StorageError, UsageError
 from tta_bench.store import (
     Run,
     RunWriter,
@@ -496,3 +497,83 @@ def test_an_unknown_run_gets_a_hint(tmp_path: Path, name: str, words: str) -> No
 def test_no_results_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run yet"):
         find_runs("x", tmp_path / "results")
+
+
+# Files that vanish while they are written
+
+
+def remove_rows(path: Path) -> None:
+    (path / "rows.jsonl").unlink()
+
+
+def replace_rows(path: Path) -> None:
+    content = (path / "rows.jsonl").read_bytes()
+    (path / "rows.jsonl").unlink()
+    (path / "rows.jsonl").write_bytes(content)
+
+
+def remove_manifest(path: Path) -> None:
+    (path / "manifest.json").unlink()
+
+
+def remove_vector(path: Path) -> None:
+    (path / "nll/00000.npz").unlink()
+
+
+def cut_rows(path: Path) -> None:
+    (path / "rows.jsonl").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [remove_rows, replace_rows, shutil.rmtree, remove_manifest, remove_vector, cut_rows],
+)
+def test_a_run_whose_files_vanish_while_it_is_written_fails(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    def write() -> None:
+        with RunWriter.create(tmp_path, make_manifest()) as writer:
+            writer.append(make_row(0), make_losses(0))
+            spoil(writer.path)
+            writer.finish(COMPLETE)
+
+    with pytest.raises(StorageError, match="while the run was being written; run the command"):
+        write()
+    assert not list(tmp_path.glob("*/summary.json"))
+
+
+def test_no_row_is_appended_to_a_file_that_is_gone(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, make_manifest()) as writer:
+        writer.append(make_row(0), make_losses(0))
+        remove_rows(writer.path)
+        with pytest.raises(StorageError, match=r"rows\.jsonl was removed or changed"):
+            writer.append(make_row(1), make_losses(1))
+        assert not (writer.path / "nll/00001.npz").exists()
+
+
+VANISHES = """
+import pathlib
+from tta_bench import Method, register
+
+@register("vanishes")
+class Vanishes(Method):
+    def score(self, window):
+        for file in pathlib.Path("results").glob("*/*/rows.jsonl"):
+            if file.read_bytes():
+                file.unlink()
+        return self.model.logits(window)
+"""
+
+
+def test_eval_ends_in_an_error_where_its_rows_vanish(tmp_path: Path, tta_bench: Command) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(3):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"{i} " + "The lazy dog sleeps. " * 20)
+    (tmp_path / "vanishes.py").write_text(VANISHES)
+    words = ["eval", "--dataset", "texts", "--plugin", "vanishes.py", "--method", "vanishes"]
+    done = tta_bench(*words, "--method", "none", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 2
+    (sentence,) = [line for line in done.stderr.split("\n") if "rows.jsonl" in line]
+    assert "removed or changed by something else" in sentence
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("results/*/none*"))  # nothing goes on after it

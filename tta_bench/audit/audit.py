@@ -19,6 +19,7 @@ from tta_bench.audit.places import Place, choose_places
 from tta_bench.audit.reread import Reread, reread
 from tta_bench.audit.threads import counted_threads
 from tta_bench.cost.counter import count_flops
+from tta_bench.engine.isolation.method import ask
 from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.streams import open_stream, step_shape
 from tta_bench.errors import UsageError
@@ -131,9 +132,9 @@ class _Audit:
             document, recorded = self.subject.documents[index], self.subject.losses(index)
             places = self._places(spans, nothing.step_seconds)
             method = setup.build(1)
-            before = method.state_bytes(), held_bytes(method)
+            before = method.state_bytes(), ask(method, held_bytes)
             found = self._reread(method, document, places)
-            after = method.state_bytes(), held_bytes(method)
+            after = method.state_bytes(), ask(method, held_bytes)
             late = step_shape(spans[places[-1].step], setup.protocol), found.last_flops or 0.0
             phrases = [
                 declared_costs(method, setup.shape),
@@ -180,7 +181,7 @@ class _Audit:
             if outcome_of(error)[0] != "oom":
                 raise
             return None
-        return lane_over(declared, held_bytes(two) - held)
+        return lane_over(declared, ask(two, held_bytes) - held)
 
     def _nothing(self, method: Method) -> Nothing:
         """Reads a third of what there is time for; what the run took tells how long a token takes.

@@ -21,6 +21,7 @@ from tta_bench.audit.places import Place, other_tokens
 from tta_bench.engine.loop import Engine
 from tta_bench.engine.streams import open_stream
 from tta_bench.model.precision import float32_products
+from tta_bench.model.scores import DenseLogits, Scores
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
@@ -109,6 +110,7 @@ class _RereadStep(CountedStep):
         self.kept = kept
         self.known = known
         self.random = random
+        self.last_column: int | None = None
         self.tokens = 0
         self.losses_read: list[np.ndarray] = []
         self.looked: list[tuple[int, np.ndarray]] = []
@@ -117,7 +119,8 @@ class _RereadStep(CountedStep):
         column = self.columns.get(self.number)
         if self.number == self.counted:
             assert column is not None
-            losses = super().__call__(window, lambda: self._with_kept(read_targets(), column))
+            self.last_column = column
+            losses = super().__call__(window, read_targets)
             self.losses_read.append(_row(losses)[: column + 1])
             raise _Enough
         if column is not None:
@@ -144,11 +147,16 @@ class _RereadStep(CountedStep):
             losses = self.losses(scores, read_targets, window.mask)
         return _row(losses)[: column + 1]
 
-    def _with_kept(self, targets: Tensor, column: int) -> Tensor:
-        """The targets with the run's own token where the document begins to be another one."""
-        targets = targets.clone()
-        targets[0, column] = self.kept
-        return targets
+    def losses(self, scores: Scores, read_targets: Callable[[], Tensor], mask: Tensor) -> Tensor:
+        if self.last_column is None:
+            return super().losses(scores, read_targets, mask)
+        # Every row is complete before the run's own token stands among the targets.
+        rows = scores.full()
+        complete = DenseLogits(rows)
+        complete.normalised = scores.normalised
+        targets = read_targets().clone()
+        targets[0, self.last_column] = self.kept
+        return super().losses(complete, lambda: targets, mask)
 
 
 def _row(losses: Tensor) -> np.ndarray:

@@ -34,7 +34,8 @@ _SUITE, _PROTOCOL = Suite(), Protocol()
 
 _PLAIN = (
     *LIMITS,
-    *("text_column", "dtype", "device", "lanes", "compile", "audit", "seed", "deterministic"),
+    *("text_column", "dtype", "device", "lanes", "compile", "audit", "isolate", "seed"),
+    "deterministic",
 )
 _OF_PROTOCOL = ("chunk", "context", "context_mode", "window", "stride", "prefix", "reset")
 
@@ -218,6 +219,14 @@ class SuiteOptions:
                 "Check each run on the real model and documents; auto takes a tenth of its time.",
                 _SUITE.audit,
             ),
+            rich_help_panel=MACHINE,
+        ),
+    ] = None
+    isolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolate",
+            help="Run each method in a process of its own, out of reach of the targets; slower.",
             rich_help_panel=MACHINE,
         ),
     ] = None

@@ -114,6 +114,11 @@ def add_plugin(path: str | Path) -> list[str]:
     return [info.name for info in infos]
 
 
+def plugin_files() -> tuple[str, ...]:
+    """The files that were given to `add_plugin`."""
+    return tuple(_plugin_files)
+
+
 def _checked(name: str, cls: type) -> type[Method]:
     from tta_bench.contract.method import FAMILIES, Method
 

@@ -33,6 +33,20 @@ class Counted(NamedTuple):
     """Names of operations that do matrix-like work but have no formula, so that they count 0."""
 
 
+_elsewhere: list[list[Counted]] = []
+"""What other processes have done, for each count that is going on."""
+
+
+def counting() -> bool:
+    """Whether FLOPs are being counted now."""
+    return bool(_elsewhere)
+
+
+def add_counted(work: Counted) -> None:
+    """Adds to the count that is going on what another process has done for it."""
+    _elsewhere[-1].append(work)
+
+
 def count_flops(fn: Callable[[], object]) -> Counted:
     """Runs `fn` once and counts its FLOPs; too slow for a section that is timed.
 
@@ -41,9 +55,15 @@ def count_flops(fn: Callable[[], object]) -> Counted:
     spy = _Spy()
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     # The counter is the inner mode: it decomposes operations first, and the spy sees the rest.
-    with torch.compiler.set_stance("force_eager"), _triton_launches(spy.blind), spy, counter:
-        fn()
-    flops = float(counter.get_total_flops())
+    added: list[Counted] = []
+    _elsewhere.append(added)
+    try:
+        with torch.compiler.set_stance("force_eager"), _triton_launches(spy.blind), spy, counter:
+            fn()
+    finally:
+        _elsewhere.pop()
+    flops = float(counter.get_total_flops()) + sum(work.flops for work in added)
+    spy.blind.update(name for work in added for name in work.blind_ops)
     if 2 * spy.outer_products > _NOTABLE * flops:
         spy.blind.add("outer product")
     return Counted(flops, tuple(sorted(spy.blind)))

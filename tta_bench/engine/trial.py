@@ -12,6 +12,7 @@ import torch
 from tta_bench.cost.memory import MemoryPeak, PeakMemory
 from tta_bench.cost.timing import synchronise
 from tta_bench.engine.flop_check import check_flops
+from tta_bench.engine.isolation.method import IsolatedMethod
 from tta_bench.engine.lanes import CudaMeter, measured_lanes
 from tta_bench.engine.loop import Engine
 from tta_bench.engine.outcome import ran_out_of_memory
@@ -20,6 +21,7 @@ from tta_bench.engine.step import synthetic_steps
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.contract.method import Method
+    from tta_bench.engine.isolation.host import Host
     from tta_bench.engine.protocol import Protocol
     from tta_bench.model.language_model import LanguageModel
     from tta_bench.model.step_shape import StepShape
@@ -40,6 +42,7 @@ class TrialSetup:
         seed: seed for PyTorch before the method is built.
         longest: the number of tokens of the longest document; None if it is not known.
         debug: let an exception of the method through instead of ending the run with a row.
+        host: the process that the method runs in; None: this one.
     """
 
     model: LanguageModel
@@ -50,9 +53,12 @@ class TrialSetup:
     seed: int
     longest: int | None = None
     debug: bool = False
+    host: Host | None = None
 
     def build(self, lanes: int) -> Method:
         """A fresh method on so many lanes, and its model as it is without compilation."""
+        if self.host is not None:
+            return IsolatedMethod(self.host, self.model, lanes, self.seed)
         self.model.compiled = False  # an earlier method may have left it compiled
         torch.manual_seed(self.seed)
         return self.choice.cls(self.model, self.choice.params, lanes)

@@ -17,7 +17,7 @@ from tta_bench.store import amend_summary, load_run
 
 if TYPE_CHECKING:
     from tta_bench.audit.finding import AuditReport
-    from tta_bench.contract.choice import MethodChoice
+    from tta_bench.engine.trial import TrialSetup
     from tta_bench.evaluation.rerun import Rerunner
     from tta_bench.evaluation.setting import Setting
     from tta_bench.store import Run
@@ -30,8 +30,8 @@ def frozen_model(setting: Setting) -> FrozenModel:
 
 
 def audit_run(
+    setup: TrialSetup,
     setting: Setting,
-    choice: MethodChoice,
     summary: Mapping[str, Any],
     path: Path,
     frozen: FrozenModel,
@@ -40,18 +40,22 @@ def audit_run(
     """Audits a run whose documents are stored.
 
     Args:
+        setup: what the trials of the run were made of.
         setting: model and documents of the run.
-        choice: the method.
         summary: what its measurement gave.
         path: the run's folder.
         frozen: the shared model, taken down before the method ran.
         mode: how thoroughly; `off` looks at the shared model alone.
     """
     give_back(setting.model.device)
+    if setup.host is not None:
+        setup.host.close()  # what it remembers must not reach a second reading
+        if mode != "off":
+            setup.host.start()  # as with the model, loading it is nobody's time
     stored = load_run(path)
     rows = {row.index: row for row in stored.rows if row.status == "done"}
     subject = Subject(
-        trial_setup(setting, choice),
+        setup,
         {index: setting.documents[index] for index in rows},
         lambda index: stored.nll(rows[index]),
         sum(row.seconds for row in rows.values()),
@@ -80,7 +84,9 @@ def audit_stored(stored: Run, rerunner: Rerunner, mode: Mode) -> Verdict:
                 raise UsageError(f"{stored.path} cannot be audited: {error}") from error
     with rerunner.opened(stored) as (setting, choice):
         frozen = frozen_model(setting)
-        report = audit_run(setting, choice, stored.summary, stored.path, frozen, mode)
+        report = audit_run(
+            trial_setup(setting, choice), setting, stored.summary, stored.path, frozen, mode
+        )
         if report.spoiled:
             frozen.process.restore()
             rerunner.forget_model()

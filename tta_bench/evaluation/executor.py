@@ -73,7 +73,7 @@ class ThisProcess:
         path = run_folder(group, manifest)
         if is_whole(path, manifest, rerun):
             yield path
-            self._say_whole(path, setting.spec.deterministic)
+            self._say_whole(path, setting.spec)
             return
         with RunWriter.resume(group, manifest, rerun) as writer:
             yield writer.path
@@ -81,11 +81,16 @@ class ThisProcess:
                 self.forget_model()
         gc.collect()
 
-    def _say_whole(self, path: Path, deterministic: bool) -> None:
+    def _say_whole(self, path: Path, spec: SettingSpec) -> None:
         run = load_run(path)
-        if deterministic and not run.manifest.get("deterministic"):
+        lacking = {
+            "--deterministic": spec.deterministic and not run.manifest.get("deterministic"),
+            "--isolate": spec.isolate and not run.summary.get("isolated"),
+        }
+        flags = " and ".join(flag for flag, lacks in lacking.items() if lacks)
+        if flags:
             self.observer.note(
-                f"{run.spec}: {path} was not run with --deterministic; --rerun all does that"
+                f"{run.spec}: {path} was not run with {flags}; --rerun all does that"
             )
             return
         failed = sum(row.status in FAILED for row in run.rows)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tta_bench.contract.choice import MethodChoice
-from tta_bench.contract.registry import add_plugin, load
-from tta_bench.contract.spec import build
+from tta_bench.contract.method_spec import MethodSpec
 from tta_bench.documents.limits import Limits
 from tta_bench.documents.tokens import Options
 from tta_bench.engine.protocol import Protocol
@@ -29,6 +26,7 @@ class SettingSpec:
         lanes: documents read side by side, or `auto`.
         compile: `on`, `off` or `auto`.
         audit: `auto`, `full` or `off`.
+        isolate: whether each method runs in a process of its own.
         seed: seed for PyTorch.
         deterministic: whether PyTorch is held to deterministic algorithms.
         trust_remote_code: whether code that a hub repository brings may run.
@@ -45,6 +43,7 @@ class SettingSpec:
     lanes: str
     compile: str
     audit: str
+    isolate: bool
     seed: int
     deterministic: bool
     trust_remote_code: bool
@@ -64,40 +63,6 @@ class SettingSpec:
             drop_final_newline=self.protocol.drop_final_newline,
             **vars(self.limits),
         )
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """A method by name, with all of its parameters.
-
-    Attributes:
-        name: as it is registered.
-        params: every field of its `Params`.
-        plugins: Python files that register methods, this one perhaps among them.
-    """
-
-    name: str
-    params: dict[str, Any] = field(hash=False)
-    plugins: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, choice: MethodChoice, plugins: tuple[str, ...] = ()) -> MethodSpec:
-        """The plain data of a method that was chosen."""
-        fields = dataclasses.fields(choice.params)
-        params = {f.name: getattr(choice.params, f.name) for f in fields if f.init}
-        return cls(choice.name, params, plugins)
-
-    def choice(self) -> MethodChoice:
-        """The class and its parameters, checked.
-
-        Raises:
-            UsageError: there is no such method or parameter here.
-            MethodError: the method or a plugin cannot be imported.
-        """
-        for file in self.plugins:
-            add_plugin(file)
-        cls = load(self.name)
-        return MethodChoice(self.name, cls, build(cls.Params, self.params, self.name))
 
 
 @dataclass(frozen=True)

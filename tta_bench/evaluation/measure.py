@@ -7,10 +7,16 @@ from collections import Counter
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from tta_bench.contract.method_spec import MethodSpec
+from tta_bench.contract.registry import plugin_files
 from tta_bench.cost.flop_report import FlopReport
 from tta_bench.documents import TokenizedDocument
 from tta_bench.engine.compiling import compiles
 from tta_bench.engine.flop_check import flops_per_token
+from tta_bench.engine.isolation.child import Origin
+from tta_bench.engine.isolation.host import Host
 from tta_bench.engine.lanes import give_back
 from tta_bench.engine.loop import DocumentResult, Engine
 from tta_bench.engine.outcome import outcome_of
@@ -49,6 +55,7 @@ def trial_setup(setting: Setting, choice: MethodChoice, debug: bool = False) -> 
         setting.spec.seed,
         longest,
         debug,
+        isolated_host(setting, choice) if setting.spec.isolate else None,
     )
 
 
@@ -115,10 +122,11 @@ class Measurement:
         """
         self.lanes = lanes
         self._now = _Reading()
+        if self.setup.host is not None and not self.setup.host.lives:
+            self.setup.host.start()  # not the method's time
         trial = Trial(self.setup, lanes, self._compiles(lanes))
         self._say_once(trial)
         self._read(trial.engine)
-        peak = trial.peak()
         return {
             **self._status(),
             "lanes": lanes,
@@ -126,9 +134,7 @@ class Measurement:
             "captured": trial.engine.cuda_graph is not None,
             "warm_up_seconds": trial.warm_up_seconds,
             **self._times(trial.engine),
-            "peak_allocated_bytes": peak.allocated_bytes,
-            "peak_reserved_bytes": peak.reserved_bytes,
-            "peak_process_bytes": peak.process_bytes,
+            **self._peaks(trial),
             "state_bytes_per_lane": trial.method.state_bytes(),
             "offline_flops": trial.method.offline_flops,
             "offline_seconds": _offline_seconds(trial),
@@ -136,7 +142,19 @@ class Measurement:
             **_flop_check(trial.flops),
         }
 
+    def _peaks(self, trial: Trial) -> dict[str, int | None]:
+        """Peaks of memory; unknown where the method has a process of its own."""
+        peak = trial.peak()
+        peaks = {
+            "peak_allocated_bytes": peak.allocated_bytes,
+            "peak_reserved_bytes": peak.reserved_bytes,
+            "peak_process_bytes": peak.process_bytes,
+        }
+        return peaks if self.setup.host is None else dict.fromkeys(peaks)
+
     def _compiles(self, lanes: int) -> bool:
+        if self.setup.host is not None:
+            return False
         scored, lengths = self.setup.shape.scored, self.setting.documents.lengths
         steps = sum(ceil(length / scored) for length in lengths) / lanes
         return compiles(self.setting.spec.compile, self.setting.model.device, steps)
@@ -240,6 +258,13 @@ class Measurement:
             "step_seconds_p90": time.p90_seconds,
             "step_tokens_median": time.median_tokens,
         }
+
+
+def isolated_host(setting: Setting, choice: MethodChoice) -> Host:
+    """The process that a method gets for itself; it is not started yet."""
+    spec = setting.spec
+    method = MethodSpec.of(choice, plugin_files())
+    return Host(Origin(spec.model_key, method, spec.deterministic, torch.get_num_threads()))
 
 
 def _offline_seconds(trial: Trial) -> float | None:

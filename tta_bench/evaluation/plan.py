@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tta_bench.contract.choice import MethodChoice
+from tta_bench.contract.method_spec import MethodSpec
 from tta_bench.contract.registry import add_plugin, load
 from tta_bench.contract.spec import build, split_spec
 from tta_bench.documents.limits import LIMITS, Limits
+from tta_bench.engine.isolation.limits import check_isolation
 from tta_bench.errors import UsageError
-from tta_bench.evaluation.job import Job, MethodSpec, SettingSpec
+from tta_bench.evaluation.job import Job, SettingSpec
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.suite import Suite
@@ -51,11 +53,13 @@ def setting_specs(suite: Suite, trust_remote_code: bool = False) -> list[Setting
         UsageError: an impossible protocol or limit.
     """
     protocol = suite.resolved_protocol()
+    if suite.isolate:
+        check_isolation(protocol, suite.compile)
     limits = Limits(**{name: getattr(suite, name) for name in LIMITS})
     config = dataclasses.asdict(suite)
     shared = (
-        *("text_column", "dtype", "device", "lanes", "compile", "audit", "seed"),
-        "deterministic",
+        *("text_column", "dtype", "device", "lanes", "compile", "audit", "isolate"),
+        *("seed", "deterministic"),
     )
     return [
         SettingSpec(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tta_bench.contract.method_spec import MethodSpec
 from tta_bench.contract.registry import available
 from tta_bench.engine.determinism import deterministic_algorithms
 from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluation.executor import ThisProcess
-from tta_bench.evaluation.job import Job, MethodSpec
+from tta_bench.evaluation.job import Job
 from tta_bench.evaluation.plan import setting_specs
 from tta_bench.evaluation.recorded import recorded_suite
 from tta_bench.evaluation.setting import open_setting

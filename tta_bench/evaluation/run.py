@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tta_bench.audit.audit import audit_mode
 from tta_bench.documents.limits import limits_as_flags
+from tta_bench.errors import StorageError
 from tta_bench.evaluation.audited import audit_run, frozen_model
 from tta_bench.evaluation.measure import Measurement
 from tta_bench.evaluation.verdict import judge
@@ -49,7 +50,7 @@ def run_method(
             raise
         summary = measurement.broken(error)
         observer.note(f"{choice.spec}: {summary['reason']}")
-    report = audit_run(setting, choice, summary, writer.path, frozen, mode)
+    report = audit_run(measurement.setup, setting, summary, writer.path, frozen, mode)
     unharmed = not report.spoiled
     if report.spoiled:
         frozen.process.restore()
@@ -58,7 +59,8 @@ def run_method(
     for sentence in verdict.sentences:
         observer.note(f"{choice.spec}: {sentence}")
     cuts = limits_as_flags(vars(setting.spec.limits))
-    facts = {**verdict.to_dict(), "notes": notes, "partial": bool(cuts), "partial_reason": cuts}
+    facts = {**verdict.to_dict(), "notes": notes, "isolated": setting.spec.isolate}
+    facts |= {"partial": bool(cuts), "partial_reason": cuts}
     writer.finish(summary | facts)
     observer.end_method(summary["status"])
     return unharmed
@@ -85,4 +87,4 @@ def _tell_what_is_known(
 
 def _concerns_storage(error: BaseException) -> bool:
     """A disk that cannot be written ends everything, not one method."""
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    return isinstance(error, (OSError, StorageError))

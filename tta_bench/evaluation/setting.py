@@ -100,6 +100,8 @@ def open_setting(spec: SettingSpec, model: LanguageModel) -> Setting:
     compiles(spec.compile, model.device, 0)  # a wrong word is told before the work
     audit_mode(spec.audit)
     lanes = asked_lanes(spec.lanes, protocol, model.device, len(documents))
+    if spec.isolate and lanes is None:
+        lanes = 1  # the memory of another process is not measured
     setting = Setting(spec, model, documents, prefix, lanes)
     setting.check()
     return setting

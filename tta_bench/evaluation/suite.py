@@ -36,6 +36,8 @@ class Suite:
         lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
         compile: `on`, `off`, or `auto`: on a GPU where the run is long enough to earn it.
         audit: `auto`, `full` or `off`: how thoroughly each run is checked when it is over.
+        isolate: whether each method runs in a process of its own, which holds no targets of the
+            chunk that it scores.
         seed: seed for PyTorch.
         deterministic: whether PyTorch is held to deterministic algorithms.
     """
@@ -54,6 +56,7 @@ class Suite:
     lanes: str = "auto"
     compile: str = "auto"
     audit: str = "auto"
+    isolate: bool = False
     seed: int = 0
     deterministic: bool = False
 

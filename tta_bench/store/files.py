@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tta_bench.errors import BenchError
+from tta_bench.errors import BenchError, StorageError
 
 SEAL = "crc32"
 """Name of the checksum field: CRC-32 (8 hex digits) of the object's JSON without this field."""
@@ -19,17 +19,17 @@ SEAL = "crc32"
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns an OSError while `path` is being written into a BenchError."""
+    """Turns an OSError while `path` is being written into a StorageError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BenchError(
+            raise StorageError(
                 f"the disk is full: {path} could not be written; what was written before is kept. "
                 "Free some space and run the command again."
             ) from error
         reason = error.strerror or type(error).__name__
-        raise BenchError(f"{path} cannot be written: {reason}.") from error
+        raise StorageError(f"{path} cannot be written: {reason}.") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

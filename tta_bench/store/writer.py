@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.errors import BenchError, UsageError
+from tta_bench.errors import BenchError, StorageError, UsageError
 from tta_bench.store.environment import utc_now
 from tta_bench.store.files import (
     append_line,
@@ -71,6 +71,7 @@ class RunWriter:
         self.kept: dict[int, Row] = {}
         self.notes: list[str] = []
         self._rows = path / "rows.jsonl"
+        self._appended: dict[int, Row] = {}
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(path)
@@ -165,13 +166,40 @@ class RunWriter:
             The row as stored.
 
         Raises:
-            BenchError: the disk is full or cannot be written.
+            StorageError: the disk is full or cannot be written, or the file of rows is gone.
         """
+        self._check_rows()
         row = replace(row, session=self.session)
         if nll is not None:
             row = self._store_vector(row, nll)
         append_line(self._descriptor, self._rows, to_json(sealed(row.to_dict())))
+        self._appended[row.index] = row
         return row
+
+    def _check_rows(self) -> None:
+        """Raises StorageError unless the open file of rows is the one at its path."""
+        try:
+            there = os.path.samestat(os.fstat(self._descriptor), self._rows.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise self._gone(self._rows)
+
+    def _check_all(self, rows: list[Row]) -> None:
+        """Raises StorageError unless all that was written is still there."""
+        self._check_rows()
+        if not {*self.kept, *self._appended} <= {row.index for row in rows}:
+            raise self._gone(self._rows)
+        files = [row.nll_file for row in self._appended.values() if row.nll_file]
+        for name in ("manifest.json", SESSIONS, *files):
+            if not (self.path / name).exists():
+                raise self._gone(self.path / name)
+
+    def _gone(self, path: Path) -> StorageError:
+        return StorageError(
+            f"{path} was removed or changed by something else while the run was being written; run "
+            "the command again, which does what is missing."
+        )
 
     def _store_vector(self, row: Row, nll: NDArray[np.float32]) -> Row:
         import numpy as np
@@ -196,7 +224,7 @@ class RunWriter:
         For a run of several sessions, times are summed and peaks are the maximum.
 
         Raises:
-            BenchError: the disk is full or cannot be written.
+            StorageError: the disk is full or cannot be written, or files of the run are gone.
         """
         if "status" not in summary:
             raise ValueError("a summary needs a status")
@@ -206,6 +234,7 @@ class RunWriter:
         }
         # Counted in the file, since Ctrl-C may come between a row and a counter kept here.
         rows = read_rows(self._rows)[0]
+        self._check_all(rows)
         events, _ = read_events(self.path / SESSIONS)
         events.append(session_end(self.session, known, rows))
         write_atomically(self.path / SESSIONS, to_lines(events))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import BenchError
+from tta_bench.store.manifest import section
 from tta_bench.store.rows import FAILED, Row
 
 if TYPE_CHECKING:
@@ -90,6 +91,12 @@ class Run:
             if isinstance(lanes, int) and not isinstance(lanes, bool) and 0 < lanes < 2**63:
                 return lanes
         return None
+
+    @property
+    def device(self) -> str | None:
+        """`cpu`, or `cuda NVIDIA H100`; None if unknown."""
+        device = section(self.manifest, "device")
+        return " ".join(str(device[n]) for n in ("type", "name") if device.get(n)) or None
 
     def cost(self, name: str) -> float | None:
         """A cost in the summary; None if unknown."""

@@ -49,7 +49,9 @@ def compare(
     """
     from tta_bench.errors import UsageError
     from tta_bench.store.files import write_atomically
-    from tta_bench.tables.compare import change_tables, compare_tables, slice_tables
+    from tta_bench.tables.changes import change_tables
+    from tta_bench.tables.compare import compare_tables
+    from tta_bench.tables.slices import slice_tables
 
     if format == "parquet" and output is None:
         raise UsageError("parquet is not printed; name a file with --output.")

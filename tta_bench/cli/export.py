@@ -26,10 +26,10 @@ def export(
     import sys
 
     from tta_bench.errors import UsageError
+    from tta_bench.format import plain
     from tta_bench.store import find_runs
     from tta_bench.store.files import to_json, write_atomically
     from tta_bench.store.frame import load_results
-    from tta_bench.tables.format import plain
 
     if format == "parquet" and output is None:
         raise UsageError("parquet is not printed; name a file with --output.")

@@ -18,9 +18,9 @@ def rm(
     """Delete a run or a group of runs; other files in their folders are left alone."""
     from tta_bench.cli.runs import size
     from tta_bench.errors import UsageError
+    from tta_bench.format import plural
     from tta_bench.store import find_runs
     from tta_bench.store.catalog import list_runs, remove_run
-    from tta_bench.tables.format import plural
 
     folder = find_runs(run, results)
     single = (folder / "manifest.json").exists()

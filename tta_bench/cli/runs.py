@@ -43,7 +43,7 @@ def _print(entries: list[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tta_bench.tables.format import plain
+    from tta_bench.format import plain
 
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for title in ("run", "method", "status"):

@@ -16,8 +16,15 @@ from tta_bench.report.notes import manifest_table, validity_table
 from tta_bench.report.palette import slots
 from tta_bench.store.groups import slug
 from tta_bench.store.jsonable import without_private_paths
-from tta_bench.tables.compare import check_baseline, compare_tables, slice_tables
-from tta_bench.tables.summary import BASELINE, baseline_of, comparable, titles_of
+from tta_bench.tables.compare import compare_tables
+from tta_bench.tables.settings import (
+    BASELINE,
+    baseline_of,
+    by_setting,
+    require_baseline,
+    titles_of,
+)
+from tta_bench.tables.slices import slice_tables
 from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
@@ -123,7 +130,7 @@ def build_report(runs: Sequence[Run], baseline: str = BASELINE, *, reopen: Reope
     Raises:
         UsageError: no run is of the baseline.
     """
-    check_baseline(runs, baseline)
+    require_baseline(runs, baseline)
     palette = slots(runs, baseline)
     groups = families(runs)
     titles = titles_of(groups) if len(groups) > 1 else [""]
@@ -156,7 +163,7 @@ def _once(reopen: Reopen) -> Reopen:
 def _chapters(
     runs: Sequence[Run], baseline: str, palette: dict[str, int], prefix: str, reopen: Reopen
 ) -> list[Chapter]:
-    groups = comparable(runs)
+    groups = by_setting(runs)
     known = baseline_of(runs, baseline) is not None
     chosen = baseline if known else BASELINE  # another family has it
     parts = zip(

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.format import binary, fixed, listed, si
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.store.key import setting
-from tta_bench.store.manifest import device_name
-from tta_bench.tables.format import binary, fixed, listed, si
-from tta_bench.tables.summary import summary_rows
+from tta_bench.tables.row import summary_rows
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -100,9 +99,7 @@ def families(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         alike = setting(run.manifest)
         protocol = {k: v for k, v in alike["protocol"].items() if not k.startswith("context")}
-        key = json.dumps(
-            [alike | {"protocol": protocol}, device_name(run.manifest)], sort_keys=True
-        )
+        key = json.dumps([alike | {"protocol": protocol}, run.device], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tta_bench.format import fixed, plural
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.gains import Gains, Losses
 from tta_bench.statistics import (
@@ -16,7 +17,6 @@ from tta_bench.statistics import (
     by_position,
     log_edges,
 )
-from tta_bench.tables.format import fixed, plural
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

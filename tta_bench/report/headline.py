@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tta_bench.format import fixed
 from tta_bench.report.costs import context_of
 from tta_bench.report.markup import escaped
-from tta_bench.tables.format import fixed
-from tta_bench.tables.summary import baseline_of
+from tta_bench.tables.settings import baseline_of
 from tta_bench.tables.table import Values
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.format import DASH, listed, si
 from tta_bench.store.jsonable import leaves
-from tta_bench.tables.format import DASH, listed, si
 from tta_bench.tables.table import Column, Table, Values
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.errors import UsageError
 from tta_bench.store import Run, load_run
 from tta_bench.store.catalog import run_folders
-from tta_bench.store.manifest import device_name, section
+from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "context_tokens": _count(protocol.get("context")),
         "context_mode": protocol.get("context_mode"),
         "dtype": manifest.get("dtype"),
-        "device": device_name(run.manifest),
+        "device": run.device,
         "lanes": run.lanes,
         "seed": _count(section(manifest, "seeds").get("torch")),
         **{name: run.cost(name.removeprefix("run_")) for name in _COSTS},
@@ -121,9 +121,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
             "bytes": row.bytes or None,
             "words": row.words or None,
             "nll_nats": row.nll,
-            "nll_nats_per_token": None
-            if row.nll is None or not row.tokens
-            else row.nll / row.tokens,
+            "nll_nats_per_token": row.nll_per_token,
             "seconds": row.seconds,
             "session": row.session,
         }

@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tta_bench.tables.format import DASH, plain
+from tta_bench.format import BREAK, DASH, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-
-BREAK = "\u200b"
-"""In a title or a cell: where a line may break on a narrow terminal (shown as nothing else)."""
 
 STAMPS = ("PARTIAL", "RANDOM WEIGHTS")
 """Notes that begin so are warnings about the numbers."""
@@ -33,6 +30,7 @@ class Column:
         unit: below the heading.
         show: a row's cell for people; the raw value by default.
         best: which ranked value is set in bold.
+        descending: whether sorting by the column starts with the largest value.
         left: flush left (text) instead of right (numbers).
         narrow: widest a cell may get on a narrow terminal, if it has places to break.
     """
@@ -42,6 +40,7 @@ class Column:
     unit: str = ""
     show: Callable[[Values], str] | None = None
     best: Literal["low", "high"] | None = None
+    descending: bool = False
     left: bool = False
     narrow: int = 10
 

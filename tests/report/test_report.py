@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
 from tta_bench.errors import DocumentError, UsageError
+from tta_bench.evaluation.reopen import reopen
 from tta_bench.report import build_report
 from tta_bench.report.costs import families, front, near
 from tta_bench.report.curves import shortened
@@ -68,14 +69,14 @@ def test_everything_is_there_for_real_runs(hostile_runs: Path, tmp_path: Path) -
     assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in written["figures"])
     assert written["bytes"] == page.stat().st_size < 7e6
     text = page.read_text(encoding="utf-8")
-    for part in ("Texts", "Documents", "Validity", "What the runs share", "gains most"):
+    for part in ("Excerpts", "Documents", "Validity", "What the runs share", "gains most"):
         assert part in text
     assert ">passed<" in text
 
 
 def test_nothing_that_a_run_brings_is_markup(hostile_runs: Path, tmp_path: Path) -> None:
     planted = store_run(tmp_path / "other", f"evil:name={HOSTILE}{ESCAPE}")
-    page = page_of(build_report([*load_group(hostile_runs), planted]))
+    page = page_of(build_report([*load_group(hostile_runs), planted], reopen=reopen))
     body = page[: page.index('<script type="application/json"')]
     data = page[len(body) : page.index("</script>", len(body))]
     assert "<script" not in body
@@ -106,7 +107,7 @@ def test_the_page_may_fetch_nothing(group: list[Run]) -> None:
 def test_what_cannot_be_opened_again_is_said(group: list[Run]) -> None:
     content = build_report(group, reopen=refuse)
     assert [figure.name for figure in content.figures] == COSTS + POSITION
-    assert content.left_out == ["No slices by token and no texts: there is no network."]
+    assert content.left_out == ["No slices by token and no excerpts: there is no network."]
     assert "there is no network." in page_of(content)
 
 
@@ -142,9 +143,9 @@ def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     assert written["figures"] == []
     names = ("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "smollm2-stdlib-gpu-cache")
     runs = [run for name in names for run in load_group(RESULTS / name)]
-    content = build_report(runs)
+    content = build_report(runs, reopen=reopen)
     (family,) = content.families
-    assert len(family.chapters) == 3
+    assert len(family.settings) == 3
     flops = family.figures[0]
     points = next(s for s in flops.series if s.kind == "points" and s.label == "none")
     assert points.tags == ("", "1024", "3072 (cache)")
@@ -193,7 +194,7 @@ def test_another_baseline(group: list[Run]) -> None:
     assert "gain over fwl" in gain.y_title
     assert content.slots["fwl"] == 0
     with pytest.raises(UsageError, match="none of the runs' methods"):
-        build_report(group, "nothing")
+        build_report(group, "nothing", reopen=refuse)
 
 
 def test_one_document_has_no_bands(tmp_path: Path) -> None:
@@ -243,7 +244,6 @@ assert not large & set(sys.modules), large & set(sys.modules)
 
 
 def test_excerpts_show_the_strongest_stretch(hostile_runs: Path) -> None:
-    from tta_bench.evaluation.reopen import reopen
 
     runs = {run.spec: run for run in load_group(hostile_runs)}
     gains = gains_of(losses_of(runs["neural-cache"]), losses_of(runs["none"]))

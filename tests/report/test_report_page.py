@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, DRIVER, Browser, browser
 
+from tta_bench.evaluation.reopen import reopen
 from tta_bench.report import build_report
 from tta_bench.report.page import page_of
 from tta_bench.store import load_group
@@ -31,7 +32,9 @@ INK = "return getComputedStyle(document.querySelector('.canvas .xtick text')).fi
 @pytest.fixture(scope="module")
 def page_file(hostile_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(page_of(build_report(load_group(hostile_runs))), encoding="utf-8")
+    file.write_text(
+        page_of(build_report(load_group(hostile_runs), reopen=reopen)), encoding="utf-8"
+    )
     return file
 
 
@@ -103,7 +106,7 @@ def test_a_method_is_hidden_everywhere(page: Browser) -> None:
     assert page.run(shown) == before
 
 
-def test_texts_are_coloured_and_read_token_by_token(page: Browser) -> None:
+def test_excerpts_are_coloured_and_read_token_by_token(page: Browser) -> None:
     texts, colours = page.run(
         "const select = document.querySelector('.viewer select'); const found = [[], []];"
         "const text = document.querySelector('pre.text');"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ _COSTS = [name for name in COLUMNS if name.startswith("run_") and name != "run_s
 
 
 def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
-    """One row a document of every run in a run's folder, a group or a folder of groups.
+    """One row per document of every run in a run's folder, a group or a folder of groups.
 
         frame = tta_bench.load_results("results/quickstart")
         frame.groupby("method_spec")[["nll_nats", "tokens"]].sum()
@@ -68,15 +69,42 @@ def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
         UsageError: there is no run.
         BenchError: a file is damaged; the sentence names it.
     """
-    import pandas as pd
+    return frame_of(load_runs(path))
 
+
+def load_runs(path: str | os.PathLike[str]) -> list[Run]:
+    """Every run in a run's folder, a group or a folder of groups, sorted by folder.
+
+    Raises:
+        UsageError: there is no run.
+        BenchError: a file is damaged; the sentence names it.
+    """
     folder = Path(path)
     runs = [load_run(found) for found in run_folders(folder)]
     if not runs:
         raise UsageError(f"{folder} holds no run: there is no manifest.json in it or below.")
-    records = [record for run in runs for record in _records(run)]
-    frame = pd.DataFrame.from_records(records, columns=list(COLUMNS))
-    return frame.astype(COLUMNS)
+    return runs
+
+
+def frame_of(
+    runs: Sequence[Run], more: Sequence[Mapping[str, float | None]] | None = None
+) -> pd.DataFrame:
+    """One row per document of the runs.
+
+    Args:
+        runs: stored runs.
+        more: further numbers of each run by column, the same columns for every run.
+    """
+    import pandas as pd
+
+    added = more or [{}] * len(runs)
+    columns = COLUMNS | dict.fromkeys((name for values in added for name in values), "Float64")
+    records = [
+        record | dict(values)
+        for run, values in zip(runs, added, strict=True)
+        for record in _records(run)
+    ]
+    return pd.DataFrame.from_records(records, columns=list(columns)).astype(columns)
 
 
 def _count(value: Any) -> int | None:

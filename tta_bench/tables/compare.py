@@ -63,7 +63,7 @@ def compare_tables(
 
 def _tested(table: Table, group: Sequence[Run], baseline: str) -> Table:
     other = baseline_of(group, baseline)
-    rows = [row | _tests(run, other) for run, row in zip(group, table.rows, strict=True)]
+    rows = [{**row, **_tests(run, other)} for run, row in zip(group, table.rows, strict=True)]
     adjusted = holm([row["p_sign_flip"] for row in rows])
     losses = [row["nll_per_token"] if row["ranked"] else None for row in rows]
     levels = tiers(losses, lambda i, j: paired_difference(group[i].rows, group[j].rows).p_t)
@@ -121,7 +121,9 @@ def sorted_table(table: Table, name: str | None) -> Table:
 
     known = [row for row in table.rows if row.get(column.key) is not None]
     unknown = [row for row in table.rows if row.get(column.key) is None]
-    return replace(table, rows=[*sorted(known, key=order, reverse=column.descending), *unknown])
+    return replace(
+        table, rows=[*sorted(known, key=order, reverse=column.better == "higher"), *unknown]
+    )
 
 
 def _column(table: Table, name: str) -> Column:

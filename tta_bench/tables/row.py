@@ -107,16 +107,13 @@ def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
 def _pairing(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
     """On which documents a run is compared with its baseline, or why it is not."""
     pair = difference_of(run, baseline)
-    if pair is None:
-        reason = "the baseline" if baseline else f"no run of {name} to compare with"
-    else:
-        reason = pair.reason
+    alone = "the baseline" if baseline else f"no run of {name} to compare with"
     return {
         "delta_ci95": _interval(pair.interval if pair else None),
         "delta_documents": pair.documents if pair else None,
         "delta_unpaired_documents": pair.unpaired if pair else None,
         "perplexity_ratio_ci95": _interval(pair.ratio_interval if pair else None),
-        "delta_reason": reason,
+        "delta_reason": pair.reason if pair else alone,
     }
 
 

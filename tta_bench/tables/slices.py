@@ -168,7 +168,7 @@ def _columns(by: str, baseline: str, asked: Sequence[str]) -> list[Column]:
         Column("documents_done", "documents", show=lambda row: count(row["documents_done"])),
         Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
         *(
-            replace(metric_column(metric, baseline), best=None, show=metric.text)
+            replace(metric_column(metric, baseline), bold=False, show=metric.text)
             for metric in shown
         ),
         *(Column(name) for name in _HIDDEN if name not in asked),

@@ -58,7 +58,7 @@ def _columns(first: Run, baseline: str, asked: Sequence[str]) -> list[Column]:
         Column("method", "method", show=_method, left=True, narrow=24),
         *(metric_column(metric, baseline, place == 0) for place, metric in enumerate(shown)),
         *(Column(name) for name in _FACTS),
-        *(Column(m.name, descending=m.better == "higher") for m in every if m not in shown),
+        *(Column(m.name, better=m.better) for m in every if m not in shown),
         Column("key"),
         Column("run"),
     ]
@@ -83,10 +83,8 @@ def metric_column(metric: Metric, baseline: str, first: bool = False) -> Column:
         metric.title.replace("{baseline}", baseline),
         metric.unit,
         show=_or_status(metric.text) if first else _unless_failed(metric.text),
-        best={"lower": "low", "higher": "high"}[metric.better]
-        if metric.better and metric.bold
-        else None,
-        descending=metric.better == "higher",
+        better=metric.better,
+        bold=metric.bold,
         narrow=metric.narrow,
     )
 

@@ -29,8 +29,9 @@ class Column:
         title: heading for people; empty for a column that only CSV and JSON have.
         unit: below the heading.
         show: a row's cell for people; the raw value by default.
-        best: which ranked value is set in bold.
-        descending: whether sorting by the column starts with the largest value.
+        better: which direction is better, so which value sorting by the column puts first; without
+            one the lowest.
+        bold: whether the best ranked value is set in bold.
         left: flush left (text) instead of right (numbers).
         narrow: widest a cell may get on a narrow terminal, if it has places to break.
     """
@@ -39,8 +40,8 @@ class Column:
     title: str = ""
     unit: str = ""
     show: Callable[[Values], str] | None = None
-    best: Literal["low", "high"] | None = None
-    descending: bool = False
+    better: Literal["lower", "higher"] | None = None
+    bold: bool = True
     left: bool = False
     narrow: int = 10
 
@@ -72,13 +73,13 @@ class Table:
 
     def is_best(self, column: Column, row: Values) -> bool:
         """Whether the row holds the column's best value among at least two ranked rows."""
-        if column.best is None or not row.get("ranked"):
+        if column.better is None or not column.bold or not row.get("ranked"):
             return False
         ranked = [other[column.key] for other in self.rows if other.get("ranked")]
         ranked = [value for value in ranked if value is not None]
         if len(set(ranked)) < 2:
             return False
-        return row[column.key] == (min(ranked) if column.best == "low" else max(ranked))
+        return row[column.key] == (min(ranked) if column.better == "lower" else max(ranked))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.to_rich(options.max_width)

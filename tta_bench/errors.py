@@ -30,3 +30,7 @@ class DocumentError(BenchError):
 
 class MethodError(BenchError):
     """A method, usually a user's plugin, that breaks its contract."""
+
+
+class MetricError(BenchError):
+    """A metric, usually a user's plugin, that breaks its contract."""

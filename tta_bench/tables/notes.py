@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.documents.limits import limits_as_flags
-from tta_bench.store.manifest import device_name
-from tta_bench.tables.format import DASH, duration, listed, plural, si
+from tta_bench.format import DASH, duration, listed, plural, si
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -40,14 +38,13 @@ def notes_of(
 
 
 def partial_reasons(run: Run) -> list[str]:
-    """Why the run's figures do not stand for its whole dataset; empty if they do."""
+    """Why the run's numbers do not stand for its whole dataset; empty if they do."""
     reasons = []
     dataset = run.manifest["dataset"]
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
     elif "partial" not in run.summary:  # the run broke off before it could say so
-        cuts = limits_as_flags(dataset)
-        reasons += [cuts] if cuts else []
+        reasons += [run.limits] if run.limits else []
     expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
     for status in ("skipped", "oom", "diverged", "error"):
@@ -101,7 +98,7 @@ def protocol_note(runs: Sequence[Run]) -> str:
 
 
 def _hardware(runs: Sequence[Run]) -> str:
-    name = device_name(runs[0].manifest) or DASH
+    name = runs[0].device or DASH
     machine = runs[0].manifest.get("platform")
     if name != "cpu" or not isinstance(machine, dict) or not machine.get("cpu"):
         return name
@@ -131,12 +128,12 @@ def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     notes = []
     for row in rows:
         if row["flops_agree"] is False or row["flops_note"]:
-            figures = (
+            amounts = (
                 f"{si(row['flops_per_token'])} a token by formula, "
                 f"{si(row['flops_per_token_counted'])} counted"
             )
             title = "FLOPs disagree" if row["flops_agree"] is False else "FLOPs"
-            notes.append((f"{title}: {row['flops_note'] or figures}", row["method"]))
+            notes.append((f"{title}: {row['flops_note'] or amounts}", row["method"]))
         if row["offline_seconds"] or row["offline_flops"]:
             seconds = row["offline_seconds"] or 0
             took = [duration(seconds)] if seconds >= 1 else []  # less says nothing of training

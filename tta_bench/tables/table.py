@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tta_bench.tables.format import DASH, plain
+from tta_bench.format import BREAK, DASH, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-
-BREAK = "\u200b"
-"""In a title or a cell: where a line may break on a narrow terminal (shown as nothing else)."""
 
 STAMPS = ("PARTIAL", "RANDOM WEIGHTS")
 """Notes that begin so are warnings about the numbers."""
@@ -32,7 +29,9 @@ class Column:
         title: heading for people; empty for a column that only CSV and JSON have.
         unit: below the heading.
         show: a row's cell for people; the raw value by default.
-        best: which ranked value is set in bold.
+        better: which direction is better, so which value sorting by the column puts first; without
+            one the lowest.
+        bold: whether the best ranked value is set in bold.
         left: flush left (text) instead of right (numbers).
         narrow: widest a cell may get on a narrow terminal, if it has places to break.
     """
@@ -41,7 +40,8 @@ class Column:
     title: str = ""
     unit: str = ""
     show: Callable[[Values], str] | None = None
-    best: Literal["low", "high"] | None = None
+    better: Literal["lower", "higher"] | None = None
+    bold: bool = True
     left: bool = False
     narrow: int = 10
 
@@ -73,13 +73,13 @@ class Table:
 
     def is_best(self, column: Column, row: Values) -> bool:
         """Whether the row holds the column's best value among at least two ranked rows."""
-        if column.best is None or not row.get("ranked"):
+        if column.better is None or not column.bold or not row.get("ranked"):
             return False
         ranked = [other[column.key] for other in self.rows if other.get("ranked")]
         ranked = [value for value in ranked if value is not None]
         if len(set(ranked)) < 2:
             return False
-        return row[column.key] == (min(ranked) if column.best == "low" else max(ranked))
+        return row[column.key] == (min(ranked) if column.better == "lower" else max(ranked))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.to_rich(options.max_width)

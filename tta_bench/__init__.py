@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from tta_bench.contract.method import Method
     from tta_bench.contract.registry import register
     from tta_bench.documents import load_documents
-    from tta_bench.errors import BenchError, MethodError, UsageError
+    from tta_bench.errors import BenchError, MethodError, MetricError, UsageError
     from tta_bench.heads.slow_weights import SlowWeights
+    from tta_bench.metrics.metric import Metric
+    from tta_bench.metrics.registry import register_metric
     from tta_bench.model.compilation import compiled
     from tta_bench.model.language_model import LanguageModel
     from tta_bench.model.scores import LaneScores, Logits, Scores
@@ -34,6 +36,8 @@ _HOME = {
     "Logits": "model.scores",
     "Method": "contract.method",
     "MethodError": "errors",
+    "Metric": "metrics.metric",
+    "MetricError": "errors",
     "Scores": "model.scores",
     "SlowWeights": "heads.slow_weights",
     "StepShape": "model.step_shape",
@@ -43,6 +47,7 @@ _HOME = {
     "load_documents": "documents",
     "load_results": "store.frame",
     "register": "contract.registry",
+    "register_metric": "metrics.registry",
 }
 
 __all__ = [
@@ -52,6 +57,8 @@ __all__ = [
     "Logits",
     "Method",
     "MethodError",
+    "Metric",
+    "MetricError",
     "Scores",
     "SlowWeights",
     "StepShape",
@@ -62,6 +69,7 @@ __all__ = [
     "load_documents",
     "load_results",
     "register",
+    "register_metric",
 ]
 
 

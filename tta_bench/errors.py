@@ -34,3 +34,7 @@ class StorageError(BenchError):
 
 class MethodError(BenchError):
     """A method, usually a user's plugin, that breaks its contract."""
+
+
+class MetricError(BenchError):
+    """A metric, usually a user's plugin, that breaks its contract."""

@@ -137,11 +137,14 @@ def test_the_plugin_of_the_readme_runs_as_it_stands(tta_bench, tmp_path, texts):
 
 
 def test_a_file_dropped_into_methods_is_a_method(tmp_path):
-    """Without a new install; in a copy of the folder, so that the checkout stays clean."""
+    """Without a new install; in a copy of the checkout, so that this one stays clean."""
     import shutil
 
-    shutil.copytree(ROOT / "methods", tmp_path / "tta_bench_methods")
-    (tmp_path / "tta_bench_methods" / "dropped.py").write_text(
+    for folder in ("tta_bench", "methods", "suites"):
+        heavy = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=heavy)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "methods" / "output" / "dropped.py").write_text(
         plugin_of_the_readme().replace('@register("', '@register("dropped-')
     )
     done = in_a_process("list", "methods", cwd=tmp_path, PYTHONPATH=str(tmp_path))

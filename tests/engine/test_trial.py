@@ -12,6 +12,7 @@ from tiny import PREFIX, tiny_model
 from tta_bench import Method, StepShape
 from tta_bench.contract.choice import MethodChoice
 from tta_bench.contract.registry import load
+from tta_bench.cost.model_flops import ModelCost
 from tta_bench.engine.flop_check import check_flops, flops_per_token
 from tta_bench.engine.protocol import Protocol
 from tta_bench.engine.trial import Trial, TrialSetup, halved_until_it_fits
@@ -95,7 +96,9 @@ def test_flops_per_token_follow_the_formula_over_all_steps(llama):
     cls = load("none")
     method = cls(llama, cls.Params(), 1)
     report = check_flops(method, SHAPE, "none")
-    expected = sum(llama.cost.forward(shape) * times for shape, times in STEPS.items()) / TOKENS
+    expected = (
+        sum(ModelCost(llama).forward(shape) * times for shape, times in STEPS.items()) / TOKENS
+    )
     assert flops_per_token(method, report, STEPS) == expected
     assert flops_per_token(method, report, Counter()) is None
 
@@ -108,6 +111,6 @@ def test_without_a_formula_what_was_counted_beyond_the_model_is_added(llama):
 
     method = Twice(llama, None, 1)
     report = check_flops(method, SHAPE, "twice")
-    model = sum(llama.cost.forward(shape) * times for shape, times in STEPS.items()) / TOKENS
-    beyond = llama.cost.forward(SHAPE) / 16
+    model = sum(ModelCost(llama).forward(shape) * times for shape, times in STEPS.items()) / TOKENS
+    beyond = ModelCost(llama).forward(SHAPE) / 16
     assert flops_per_token(method, report, STEPS) == pytest.approx(model + beyond, rel=0.02)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from tiny import make_method, random_document, run_method
+from tiny import PREFIX, make_method, random_document, run_method
 
 from tta_bench.contract.registry import add_plugin
 from tta_bench.convert import Converter
@@ -40,7 +40,7 @@ def both_losses(model, name, module, file, lengths=(70, 33, 64)):
     """Summed nats over the documents: as training computes them, and as the engine does."""
     read = module.attach(model) if isinstance(module, BodyModule) else model
     documents = [random_document(f"d{i}", n, i) for i, n in enumerate(lengths)]
-    ids = np.concatenate([[1, *d.token_ids] for d in documents])
+    ids = np.concatenate([[PREFIX, *d.token_ids] for d in documents])
     starts = np.cumsum([0, *(len(d.token_ids) + 1 for d in documents)])
     segments = LaneSegments(TokenArray(ids, starts), 1, (16,), 32, 8, steps=6, seed=0)
     loss = SegmentLoss(read, module, False, (16,), 8, 1, 1.0)

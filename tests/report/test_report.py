@@ -69,7 +69,7 @@ def test_everything_is_there_for_real_runs(hostile_runs: Path, tmp_path: Path) -
     assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in written["figures"])
     assert written["bytes"] == page.stat().st_size < 7e6
     text = page.read_text(encoding="utf-8")
-    for part in ("Texts", "Documents", "Validity", "What the runs share", "gains most"):
+    for part in ("Excerpts", "Documents", "Validity", "What the runs share", "gains most"):
         assert part in text
     assert ">passed<" in text
 
@@ -107,7 +107,7 @@ def test_the_page_may_fetch_nothing(group: list[Run]) -> None:
 def test_what_cannot_be_opened_again_is_said(group: list[Run]) -> None:
     content = build_report(group, reopen=refuse)
     assert [figure.name for figure in content.figures] == COSTS + POSITION
-    assert content.left_out == ["No slices by token and no texts: there is no network."]
+    assert content.left_out == ["No slices by token and no excerpts: there is no network."]
     assert "there is no network." in page_of(content)
 
 
@@ -145,7 +145,7 @@ def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     runs = [run for name in names for run in load_group(RESULTS / name)]
     content = build_report(runs, reopen=reopen)
     (family,) = content.families
-    assert len(family.chapters) == 3
+    assert len(family.settings) == 3
     flops = family.figures[0]
     points = next(s for s in flops.series if s.kind == "points" and s.label == "none")
     assert points.tags == ("", "1024", "3072 (cache)")
@@ -244,6 +244,7 @@ assert not large & set(sys.modules), large & set(sys.modules)
 
 
 def test_excerpts_show_the_strongest_stretch(hostile_runs: Path) -> None:
+
     runs = {run.spec: run for run in load_group(hostile_runs)}
     gains = gains_of(losses_of(runs["neural-cache"]), losses_of(runs["none"]))
     chosen = extremes(gains)

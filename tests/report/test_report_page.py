@@ -106,7 +106,7 @@ def test_a_method_is_hidden_everywhere(page: Browser) -> None:
     assert page.run(shown) == before
 
 
-def test_texts_are_coloured_and_read_token_by_token(page: Browser) -> None:
+def test_excerpts_are_coloured_and_read_token_by_token(page: Browser) -> None:
     texts, colours = page.run(
         "const select = document.querySelector('.viewer select'); const found = [[], []];"
         "const text = document.querySelector('pre.text');"

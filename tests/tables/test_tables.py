@@ -14,10 +14,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from stored_runs import PROTOCOL, make_manifest, make_row, store_run
 
+from tta_bench.format import binary, count, duration, fixed, plain, si
 from tta_bench.statistics import paired_difference, quality
 from tta_bench.store import Run, RunWriter, load_run
 from tta_bench.tables import Column, Table, document_tables, summary_rows, summary_tables
-from tta_bench.tables.format import binary, count, duration, fixed, plain, si
 
 ADAM = "dynamic-eval:optimizer=adam,lr=0.0001"
 

@@ -65,7 +65,7 @@ def _print(report: ValidityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tta_bench.tables.format import plain
+    from tta_bench.format import plain
 
     table = Table(title=Text(report.method), title_justify="left")
     for header in ("probe", "", "measured", "result"):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="List the methods, models, suites or datasets.", no_args_is_help=True)
+app = typer.Typer(help="List methods, models, suites, datasets or metrics.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -49,6 +49,26 @@ def methods(
         typer.echo(f"{info.name} ({info.family}): {info.summary}")
         _print_lines([(f"  {param.name}={param.default}", param.help) for param in info.params])
         typer.echo()
+
+
+@app.command()
+def metrics(
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file that registers metrics.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """List what --metric takes: metrics of stored runs."""
+    from tta_bench.metrics import add_plugin, available
+
+    for file in plugin or []:
+        add_plugin(file)
+    found = available().values()
+    if json_:
+        rows = [{"name": one.name, "better": one.better, "summary": one.summary} for one in found]
+        _print_json("metrics", rows)
+    else:
+        _print_lines([(one.name, one.summary) for one in found])
 
 
 @app.command()

@@ -80,7 +80,7 @@ def run() -> None:
     except BenchError as error:
         if "--debug" in sys.argv:
             raise
-        from tta_bench.tables.format import plain
+        from tta_bench.format import plain
 
         # A message may quote a file, whose content must not control the terminal.
         print(f"Error: {plain(str(error))}", file=sys.stderr)

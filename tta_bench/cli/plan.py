@@ -47,8 +47,8 @@ def plan(
 
 
 def _table(found: list[Estimate]) -> Table:
+    from tta_bench.format import count, si
     from tta_bench.tables import Column, Table
-    from tta_bench.tables.format import count, si
 
     def amount(key: str, show: Any) -> Any:
         return lambda row: show(row[key])
@@ -71,7 +71,7 @@ def _table(found: list[Estimate]) -> Table:
 
 def _notes(found: list[Estimate]) -> list[str]:
     """Totals, and the reason of every dash once."""
-    from tta_bench.tables.format import plural, si
+    from tta_bench.format import plural, si
 
     whole = [one for one in found if one.stored >= one.documents]
     known = [one.flops for one in found if one.flops is not None]

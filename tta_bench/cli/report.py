@@ -8,36 +8,35 @@ from typing import Annotated
 
 import typer
 
-from tta_bench.cli.selection import selected_runs
+from tta_bench.cli.metric_options import Metrics, Plugins, chosen_metrics
+from tta_bench.cli.options import RESULTS, shown
+from tta_bench.cli.selection import RUNS_HELP, Suite, selected_runs
 
 
 def report(
-    runs: Annotated[
-        list[str] | None, typer.Argument(help="Folders of runs or groups, or names in results/.")
-    ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Every group in results/ that bears a suite's name.")
-    ] = None,
+    runs: Annotated[list[str] | None, typer.Argument(help=RUNS_HELP)] = None,
+    suite: Suite = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The page, one file that needs nothing else.")
+        Path, typer.Option("--output", "-o", help="File of the page, which needs no other.")
     ] = Path("report.html"),
     png: Annotated[
-        Path | None, typer.Option(help="Folder for the same figures as PNG files.")
+        Path | None,
+        typer.Option(help=shown("Folder for the page's figures as PNG files.", "no such files")),
     ] = None,
     baseline: Annotated[
         str, typer.Option(help="Method, or its spec, that the others are compared with.")
     ] = "none",
+    metric: Metrics = None,
+    plugin: Plugins = None,
     json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object: what was written, what is left out.")
+        bool, typer.Option("--json", help="Print one JSON object: what was written and left out.")
     ] = False,
-    results: Annotated[Path, typer.Option(help="Where runs are looked for by name.")] = Path(
-        "results"
-    ),
+    results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
 ) -> None:
-    """Write an HTML page of stored runs: tables, costs, curves, slices, coloured texts.
+    """Write an HTML page of stored runs: tables, costs, curves, slices, coloured excerpts.
 
-    Curves need the losses of single tokens (nll/ in a run's folder). Slices by token and coloured
-    texts need the documents, which are opened again from the manifest; no weights are loaded.
+    Curves need the losses of single tokens (nll/ in a run's folder). Slices by token and excerpts
+    need the documents, which are opened again as the manifest names them; no weights are loaded.
     """
     from tta_bench.evaluation.reopen import reopen
     from tta_bench.extras import require
@@ -48,7 +47,9 @@ def report(
 
     modules = ["plotly"] if png is None else ["plotly", "matplotlib"]
     require(*modules, extra="report", what="the report")
-    content = build_report(selected_runs(runs or [], suite, results), baseline, reopen=reopen)
+    metrics = chosen_metrics(metric, plugin)
+    loaded = selected_runs(runs or [], suite, results)
+    content = build_report(loaded, baseline, metrics, reopen=reopen)
     page = page_of(content).encode()
     write_atomically(output, page)
     files = [] if png is None else write_figures(content, png)

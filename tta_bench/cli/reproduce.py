@@ -90,8 +90,8 @@ def _print(comparisons: list[Comparison]) -> None:
 def _table(comparison: Comparison) -> Table:
     from dataclasses import asdict
 
+    from tta_bench.format import count, fixed
     from tta_bench.tables import Column, Table
-    from tta_bench.tables.format import count, fixed
 
     def loss(name: str) -> Any:
         return lambda row: fixed(row[name], 4)
@@ -112,7 +112,7 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _power(value: float | None, sign: str = "") -> str:
-    from tta_bench.tables.format import DASH
+    from tta_bench.format import DASH
 
     if value is None:
         return DASH
@@ -124,7 +124,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    from tta_bench.tables.format import plural
+    from tta_bench.format import plural
 
     counts = ", ".join(f"{n} {verdict}" for verdict, n in comparison.counts.items() if n)
     word = "AGREES" if comparison.agrees else "DOES NOT AGREE"

@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
+from tta_bench.cli.options import RESULTS
+from tta_bench.cli.selection import RUN_HELP
+
 
 def rm(
-    run: Annotated[str, typer.Argument(help="Folder of a run or group, or its name in results/.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    results: Annotated[Path, typer.Option(help="Where runs are looked for by name.")] = Path(
-        "results"
-    ),
+    run: Annotated[str, typer.Argument(help=RUN_HELP)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
 ) -> None:
     """Delete a run or a group of runs; other files in their folders are left alone."""
     from tta_bench.cli.runs import size
     from tta_bench.errors import UsageError
+    from tta_bench.format import plural
     from tta_bench.store import find_runs
     from tta_bench.store.catalog import list_runs, remove_run
-    from tta_bench.tables.format import plural
 
     folder = find_runs(run, results)
     single = (folder / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""`tta-bench runs`: which runs there are and how far they came."""
+"""`tta-bench runs`: which runs are stored, and how far each one came."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.options import RESULTS, shown
+
 if TYPE_CHECKING:
     from tta_bench.store.catalog import Entry
 
 
 def runs(
     name: Annotated[
-        str | None, typer.Argument(help="A group, by folder or by its name in results/.")
+        str | None,
+        typer.Argument(
+            help=shown("Folder of a group, or its name in the results folder.", "all groups")
+        ),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
-    results: Annotated[Path, typer.Option(help="Where runs are looked for.")] = Path("results"),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
 ) -> None:
-    """List stored runs, the latest written last: status, documents, age and size."""
+    """List stored runs with status, documents, age and size; the one written last comes last."""
     from tta_bench.store import find_runs
     from tta_bench.store.catalog import list_runs
 
@@ -43,7 +48,7 @@ def _print(entries: list[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tta_bench.tables.format import plain
+    from tta_bench.format import plain
 
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for title in ("run", "method", "status"):

@@ -1,13 +1,26 @@
-"""Which stored runs a command is about: folders, names in results/, suites."""
+"""Which stored runs a command is about: folders, names in the results folder, suites."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tta_bench.cli.options import shown
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
+
+RUN_HELP = "Folder of a run or group, or its name in the results folder."
+RUNS_HELP = "Folders of runs or groups, or their names in the results folder."
+Suite = Annotated[
+    str | None,
+    typer.Option(
+        help=shown("Suite whose groups in the results folder are taken, all of them.", "none")
+    ),
+]
 
 
 def selected_runs(names: list[str], suite: str | None, results: Path) -> list[Run]:
@@ -29,7 +42,7 @@ def selected_runs(names: list[str], suite: str | None, results: Path) -> list[Ru
 
 
 def _of_suite(name: str, results: Path) -> list[Path]:
-    """The groups that `eval --suite` names after a suite: its name, or with a digest behind it."""
+    """The groups of a suite: their names are its name, or its name with a digest behind it."""
     from tta_bench.errors import UsageError
     from tta_bench.store.groups import slug
 

@@ -8,37 +8,46 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tta_bench.cli.metric_options import Metrics, Plugins, chosen_metrics
+from tta_bench.cli.options import RESULTS
+from tta_bench.cli.printing import print_tables, tables_as_text
+from tta_bench.cli.selection import RUN_HELP
+
 if TYPE_CHECKING:
     from tta_bench.tables import Table
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="Folder of a run or group, or its name in results/.")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP)],
     format: Annotated[
-        Literal["rich", "markdown", "latex", "csv"], typer.Option(help="How the table is written.")
+        Literal["rich", "markdown", "latex", "csv"], typer.Option(help="Format of the table.")
     ] = "rich",
+    metric: Metrics = None,
+    plugin: Plugins = None,
     documents: Annotated[
-        bool, typer.Option("--documents", help="A row for each document, too.")
+        bool, typer.Option("--documents", help="Show a row for each document, too.")
     ] = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object with every figure instead.")
+        bool, typer.Option("--json", help="Print one JSON object with every metric instead.")
     ] = False,
-    results: Annotated[Path, typer.Option(help="Where runs are looked for by name.")] = Path(
-        "results"
-    ),
+    results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
 ) -> None:
     """Print the summary table of a run or a group of runs, from stored rows alone.
 
-    Where NAME is what `tta-bench speed --name NAME` stored, that table.
+    The name of a group that [bold]speed[/bold] stored prints the table of that command again.
     """
+    from tta_bench.errors import UsageError
     from tta_bench.speed.store import read_speed
     from tta_bench.speed.table import speed_table
     from tta_bench.store import find_runs, load_group
     from tta_bench.tables import document_tables, summary_rows, summary_tables
 
     folder = find_runs(run, results)
+    metrics = chosen_metrics(metric, plugin)
     speed = read_speed(folder)
     if speed is not None:
+        if metrics:
+            raise UsageError("a table that `speed` stored has no metrics; leave them out.")
         if json_:
             typer.echo(json.dumps(speed, allow_nan=False))
         else:
@@ -48,22 +57,12 @@ def show(
     if json_:
         typer.echo(json.dumps({"rows": summary_rows(runs)}, allow_nan=False))
         return
-    _print([summary_tables(runs), document_tables(runs) if documents else []], format)
+    summary = summary_tables(runs, metrics=metrics)
+    _print([summary, document_tables(runs) if documents else []], format)
 
 
-def _print(tables: list[list[Table]], format: str) -> None:
-    """Lists of tables of one kind each, written as asked."""
+def _print(kinds: list[list[Table]], format: str) -> None:
     if format == "rich":
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        for table in [table for kind in tables for table in kind]:
-            console.print(table)
-            console.print()
-    elif format == "csv":  # tables of one kind have the same columns: one header
-        texts = ["".join(t.to_csv(header=i == 0) for i, t in enumerate(kind)) for kind in tables]
-        typer.echo("\n".join(text for text in texts if text), nl=False)
+        print_tables(kinds)
     else:
-        kinds = [table for kind in tables for table in kind]
-        texts = [t.to_markdown() if format == "markdown" else t.to_latex() for t in kinds]
-        typer.echo("\n".join(texts), nl=False)
+        typer.echo(tables_as_text(kinds, format), nl=False)

@@ -174,6 +174,7 @@ def _run(
 ) -> None:
     from rich.console import Console
 
+    from tta_bench.format import plain
     from tta_bench.speed.matrix_rate import matrix_rate
     from tta_bench.speed.measure import measure
     from tta_bench.speed.store import (
@@ -185,7 +186,6 @@ def _run(
     )
     from tta_bench.speed.table import speed_table
     from tta_bench.store.files import write_atomically
-    from tta_bench.tables.format import plain
 
     def say(line: str) -> None:
         if not quiet:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tta_bench.cli.options import DEVICE_HELP, shown
+from tta_bench.cli.options import DEVICE_HELP, PLUGIN_HELP, shown
 
 RECIPE = "the recipe's"
 """The default of what a recipe decides; a recipe file comes before its own defaults."""
@@ -57,9 +57,7 @@ def train(
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Stop once the texts are fetched and tokenised.")
     ] = False,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file that registers methods.")
-    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help=PLUGIN_HELP)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what it took as one JSON object.")
     ] = False,

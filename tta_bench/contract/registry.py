@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,13 +19,13 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 from tta_bench.contract.listing import MethodInfo, method_at, methods_of
 from tta_bench.contract.modules import Module, find_module, parsed
 from tta_bench.errors import MethodError, UsageError
+from tta_bench.plugin_file import PLUGIN_PREFIX, import_file, plugin_name
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
 
 ENTRY_POINT_GROUP = "tta_bench.methods"
 BUILT_IN_PACKAGE = "tta_bench_methods"
-PLUGIN_PREFIX = "tta_bench_plugin_"
 
 C = TypeVar("C", bound=type)
 _plugin_files: dict[str, Path] = {}
@@ -101,8 +98,6 @@ def add_plugin(path: str | Path) -> list[str]:
         raise UsageError(f"there is no plugin file {path}.")
     module = _plugin(file)
     infos = methods_of(module)
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # what lies beside it can be imported, as by a script
     if not infos:
         _import(module.name, file)  # a failing import is the better news
         raise MethodError(
@@ -148,19 +143,12 @@ def _checked(name: str, cls: type) -> type[Method]:
 def _import(module: str, file: Path) -> ModuleType:
     """The module of a method; a plugin's file is loaded by its path, once."""
     try:
-        if not module.startswith(PLUGIN_PREFIX):
-            return importlib.import_module(module)
-        if module not in sys.modules:
-            spec = importlib.util.spec_from_file_location(module, file)
-            assert spec is not None
-            assert spec.loader is not None
-            sys.modules[module] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[module])
-        return sys.modules[module]
+        if module.startswith(PLUGIN_PREFIX):
+            return import_file(module, file)
+        return importlib.import_module(module)
     except MethodError:
         raise
     except Exception as error:
-        sys.modules.pop(module, None)
         raise MethodError(f"{file} cannot be imported: {type(error).__name__}: {error}.") from error
 
 
@@ -191,5 +179,4 @@ def _from_plugin_files() -> list[MethodInfo]:
 
 
 def _plugin(file: Path) -> Module:
-    digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
-    return parsed(f"{PLUGIN_PREFIX}{file.stem}_{digest}", file, file.parent)
+    return parsed(plugin_name(file), file, file.parent)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tta_bench.contract.modules import Module, find_module, parsed
-from tta_bench.contract.registry import PLUGIN_PREFIX
+from tta_bench.plugin_file import PLUGIN_PREFIX
 
 _HEADS = "tta_bench.heads"
 _MENUS = ("tta_bench", _HEADS)

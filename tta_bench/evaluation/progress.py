@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from tta_bench.format import DASH, count, duration, fixed, plain, plural
 from tta_bench.statistics import exp
-from tta_bench.tables.format import DASH, count, duration, fixed, plain, plural
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tta_bench
 from tta_bench.errors import UsageError
 from tta_bench.model.identity import describe_model, model_identity
+from tta_bench.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class SlowWeights:
             "body": self.trained_body,
             "base": json.dumps(self.base),
             "facts": json.dumps(self.facts),
-            "tta_bench": tta_bench.__version__,
+            "tta_bench": __version__,
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_name(f".{file.name}.part")

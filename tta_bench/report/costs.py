@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.format import BREAK, binary, fixed, listed, si
+from tta_bench.metrics.difference import delta_text
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.store.key import setting
-from tta_bench.store.manifest import device_name
-from tta_bench.tables.format import binary, fixed, listed, si
-from tta_bench.tables.summary import summary_rows
+from tta_bench.tables.row import summary_rows
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -21,7 +21,7 @@ CONTEXT_NOTE = "Hollow: with so many tokens of context; dots join one method's c
 LOG_FROM = 10.0
 """Costs that differ by more than this factor stand on a logarithmic axis."""
 FAR = 1.5
-"""Rows worse than the others by more than this times the others' range are outside of the plot."""
+"""Runs worse than the others by more than this times the others' range are outside the plot."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Point:
     """A run among those it shares a plot with.
 
     Attributes:
-        run: itself.
-        row: its row of the summary table.
-        context: `context 1024`, or nothing without context.
-        quality: bits per byte or nats a token; lower is better.
+        run: the run.
+        row: its row in the summary table.
+        context: `context 1024`; empty without context.
+        quality: bits per byte or nats per token; lower is better.
     """
 
     run: Run
@@ -95,20 +95,18 @@ def memory(on_gpu: bool) -> Cost:
 
 
 def families(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs in groups that differ in nothing but method and context, so share a plot."""
+    """The runs in groups that differ in method and context alone, so that they share a plot."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         alike = setting(run.manifest)
         protocol = {k: v for k, v in alike["protocol"].items() if not k.startswith("context")}
-        key = json.dumps(
-            [alike | {"protocol": protocol}, device_name(run.manifest)], sort_keys=True
-        )
+        key = json.dumps([alike | {"protocol": protocol}, run.device], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def context_of(run: Run) -> str:
-    """`context 1024`, `context 3072 (cache)`, or nothing; what is read again needs no mention."""
+    """`context 1024`, `context 3072 (cache)`, or nothing; context read again is the usual mode."""
     protocol = run.manifest["protocol"]
     if not protocol.get("context"):
         return ""
@@ -122,9 +120,9 @@ def cost_figures(
     """The three plots of a family, and a sentence for each run that is in none of them.
 
     Args:
-        runs: that differ in method and context alone (`families`).
-        slots: the palette's places.
-        prefix: of the figures' names.
+        runs: runs that differ in method and context alone (`families`).
+        slots: the place of each method in the palette.
+        prefix: start of the figures' names.
     """
     rows = summary_rows(runs)
     ranked = [(run, row) for run, row in zip(runs, rows, strict=True) if row["ranked"]]
@@ -151,14 +149,14 @@ def cost_figures(
     for cost in (FLOPS, TIME, memory(bool(rows) and rows[0]["device"].startswith("cuda"))):
         known = [point for point in points if cost.of(point) is not None]
         if len(known) < 2:
-            sentences.append(f"{cost.title}: fewer than two ranked runs have both figures.")
+            sentences.append(f"{cost.title}: fewer than two ranked runs have both numbers.")
             continue
         figures.append(_figure(cost, known, unit, slots, prefix))
     return figures, sentences
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, loss) that no other matches or beats in both, by rising cost."""
+    """The pairs of cost and loss that no other matches or beats in both, by rising cost."""
     best: list[tuple[float, float]] = []
     for cost, loss in sorted(points):
         if not best or loss < best[-1][1]:
@@ -225,7 +223,7 @@ def _figure(
 def _guides(
     points: Sequence[Point], at: Mapping[int, float], slots: Mapping[str, int]
 ) -> list[Series]:
-    """From a method without context through what it costs and gains with ever more context."""
+    """A dotted line for each method from no context to ever more."""
     lines: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         mode = point.run.manifest["protocol"].get("context_mode") or "none"
@@ -249,7 +247,5 @@ def _hover(point: Point, cost: Cost, value: float, unit: str) -> tuple[str, ...]
     row = point.row
     lines = [point.label, f"{fixed(point.quality, 4)} {unit}", cost.text(value)]
     if row["delta_nats_per_token"] is not None:
-        interval = row["delta_ci95"]
-        half = f" ±{fixed((interval[1] - interval[0]) / 2, 4)}" if interval else ""
-        lines.append(f"Δ {fixed(row['delta_nats_per_token'], 4, '+')}{half} nats/token vs none")
+        lines.append(f"Δ {delta_text(row).replace(BREAK, '')} nats/token vs none")
     return tuple(lines)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tta_bench.format import fixed, plural
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.gains import Gains, Losses
 from tta_bench.statistics import (
@@ -16,21 +17,20 @@ from tta_bench.statistics import (
     by_position,
     log_edges,
 )
-from tta_bench.tables.format import fixed, plural
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tta_bench.report.texts import Texts
+    from tta_bench.report.documents import Reopened
 
 BAND_NOTE = (
     "A point stands for all tokens from its mark to the next. Bands are 95 % intervals, documents "
     "as clusters; one that is cut off at an edge reaches further. A gain is the baseline's loss "
     "minus the method's on the same tokens: above 0 the method is better."
 )
-"""What holds for every curve; captions do not repeat it."""
+"""What holds for every curve, so that captions need not repeat it."""
 BAND_REACH = 0.75
-"""Of the height of the lines: a band is seen that far beyond them. With two documents it would
+"""How far beyond the lines a band is seen, as a part of their height. With two documents it would
 reach many times as far."""
 
 
@@ -90,7 +90,7 @@ def position_figure(
 
 def token_figures(
     gains: Sequence[Gains],
-    again: Texts,
+    reopened: Reopened,
     slots: Mapping[str, int],
     baseline: str,
     prefix: str = "",
@@ -98,14 +98,17 @@ def token_figures(
     """The gain by frequency, by earlier occurrences and by distance of the token.
 
     Args:
-        gains: of runs whose scored tokens are the last of each document.
-        again: where the token ids come from.
+        gains: gains of runs whose scored tokens are the last of each document.
+        reopened: where the token ids come from.
+        slots: the place of each method in the palette.
+        baseline: the baseline's name.
+        prefix: start of the figures' names.
     """
     import numpy as np
 
     indices = sorted({row.index for item in gains for row in item.rows})
-    ids = {index: again.ids(index) for index in indices}
-    every = [np.asarray(again.ids(index), np.int64) for index in range(len(again.documents))]
+    ids = {index: reopened.ids(index) for index in indices}
+    every = [np.asarray(reopened.ids(index), np.int64) for index in range(len(reopened.documents))]
     counts = np.bincount(np.concatenate(every))
     of_run = [[ids[row.index] for row in item.rows] for item in gains]
     pairs = list(zip(gains, of_run, strict=True))
@@ -146,13 +149,13 @@ def token_figures(
     ]
 
 
-def suffixes(gains: Sequence[Gains], again: Texts) -> bool:
+def suffixes(gains: Sequence[Gains], reopened: Reopened) -> bool:
     """Whether the scored tokens of every document are its last, at most the first being left out.
 
     Some protocols of other tools leave out tokens in between; their losses have no known place.
     """
     return all(
-        0 <= len(again.ids(row.index)) - len(value) <= 1
+        0 <= len(reopened.ids(row.index)) - len(value) <= 1
         for item in gains
         for row, value in zip(item.rows, item.values, strict=True)
     )
@@ -217,16 +220,16 @@ def _hover(spec: str, bucket: Bucket, noun: str, signed: bool) -> tuple[str, ...
     if bucket.low == 0:
         where = "the token's first occurrence"
     sign = "+" if signed else ""
-    figure = f"{fixed(bucket.estimate.value, 4, sign)} nats/token"
+    value = f"{fixed(bucket.estimate.value, 4, sign)} nats/token"
     if bucket.estimate.interval is not None:
         low, high = bucket.estimate.interval
-        figure += f" [{fixed(low, 4, sign)}, {fixed(high, 4, sign)}]"
+        value += f" [{fixed(low, 4, sign)}, {fixed(high, 4, sign)}]"
     sizes = f"{plural(bucket.tokens, 'token')} in {plural(bucket.estimate.documents, 'document')}"
-    return spec, where, figure, sizes
+    return spec, where, value, sizes
 
 
 def _range(series: Sequence[Series], zero: bool) -> tuple[float, float]:
-    """Holds every line, and bands as far as they say more than that they are wide."""
+    """A range with every line in it, and bands as far as BAND_REACH."""
     middles = [y for item in series for y in item.y] + ([0.0] if zero else [])
     low, high = min(middles, default=0.0), max(middles, default=1.0)
     reach = BAND_REACH * (high - low)

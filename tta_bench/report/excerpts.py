@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tta_bench.report.texts import Texts
+    from tta_bench.report.documents import Reopened
 
 EXCERPT_TOKENS = 1200
 DOCUMENTS = 2
-"""Documents shown at either end, if there are enough of them."""
+"""Number of documents shown of the greatest gains, and of the least, if there are enough."""
 LEAST_SCALE = 0.1
 SCALE_QUANTILE = 0.98
 
@@ -26,15 +26,15 @@ class Excerpt:
     """A stretch of a document as a method and the baseline predicted it.
 
     Attributes:
-        spec: the method's.
-        document: its key.
+        spec: the method with its parameters.
+        document: key of the document.
         rank: `gains most`, `gains least`, `loses most` or `loses least`.
-        gain: of the whole document, nats a token.
+        gain: mean gain in the whole document, nats per token.
         first: number of the excerpt's first token in the document, from 1.
-        of: tokens of the whole document.
+        of: number of tokens in the whole document.
         pieces: the text of each token.
-        before: the baseline's loss of each, nats; None for a token that is not scored.
-        gains: baseline minus method, nats; likewise.
+        before: the baseline's loss of each token, nats; None where it is not scored.
+        gains: the baseline's loss minus the method's, nats; None where it is not scored.
     """
 
     spec: str
@@ -48,7 +48,7 @@ class Excerpt:
     gains: tuple[float | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the page; losses in thousandths of a nat."""
+        """The excerpt as the page reads it; losses in thousandths of a nat."""
         return {
             "spec": self.spec,
             "document": self.document,
@@ -62,22 +62,23 @@ class Excerpt:
         }
 
 
-def excerpts_of(gains: Sequence[Gains], again: Texts) -> list[Excerpt]:
+def excerpts_of(gains: Sequence[Gains], reopened: Reopened) -> list[Excerpt]:
     """The excerpts of every method, those of its greatest gain first.
 
     An excerpt is the stretch of EXCERPT_TOKENS in which the method gains most (or loses most).
 
     Args:
-        gains: of runs whose scored tokens are the last of each document.
+        gains: gains of runs whose scored tokens are the last of each document.
+        reopened: where the text of the tokens comes from.
     """
     chosen = [(item, place, best) for item in gains for place, best in extremes(item)]
     wanted = {item.rows[place].index for item, place, _ in chosen}
-    pieces = dict(again.pieces(wanted))
+    pieces = dict(reopened.pieces(wanted))
     return [_excerpt(item, place, best, pieces) for item, place, best in chosen]
 
 
 def extremes(gains: Gains) -> list[tuple[int, bool]]:
-    """Places in `gains.rows`, the greatest gain first, each with whether it is of the best."""
+    """Places in `gains.rows`, the greatest gain first, each with whether it is one of the best."""
     means = [float(value.mean(dtype="float64")) for value in gains.values]
     falling = sorted(range(len(means)), key=lambda place: -means[place])
     if len(falling) < 2:
@@ -88,7 +89,7 @@ def extremes(gains: Gains) -> list[tuple[int, bool]]:
 
 
 def scale_of(excerpts: Sequence[Excerpt]) -> float:
-    """The gain, nats, at which the colour is strongest: nearly every token's is below."""
+    """The gain in nats at which the colour is strongest; nearly every token has less."""
     import numpy as np
 
     sizes = [abs(gain) for excerpt in excerpts for gain in excerpt.gains if gain is not None]
@@ -103,20 +104,20 @@ def _rank(mean: float, best: bool) -> str:
 
 def _excerpt(gains: Gains, place: int, best: bool, pieces: dict[int, list[str]]) -> Excerpt:
     row, values, before = gains.rows[place], gains.values[place], gains.before[place]
-    texts = pieces[row.index]
-    unscored = len(texts) - len(values)
+    whole = pieces[row.index]
+    unscored = len(whole) - len(values)
     mean = float(values.mean(dtype="float64"))
     start = _stretch(values if best else -values)
     stop = start + EXCERPT_TOKENS
-    head = unscored if start == 0 else 0  # text begins with what is not scored
+    head = unscored if start == 0 else 0  # the excerpt begins with what is not scored
     return Excerpt(
         spec=gains.run.spec,
         document=row.key,
         rank=_rank(mean, best),
         gain=mean,
         first=start + unscored - head + 1,
-        of=len(texts),
-        pieces=tuple(texts[start + unscored - head : stop + unscored]),
+        of=len(whole),
+        pieces=tuple(whole[start + unscored - head : stop + unscored]),
         before=(None,) * head + tuple(map(float, before[start:stop])),
         gains=(None,) * head + tuple(map(float, values[start:stop])),
     )

@@ -15,15 +15,15 @@ class Series:
     Attributes:
         kind: `curve` is a line with markers and a band; `points` are markers alone; `front` is a
             neutral staircase; `guide` a dotted line through points of the series' own colour.
-        label: whom it belongs to, for the legend.
+        label: name of the method, for the legend.
         slot: place of the method in the palette.
-        x: on a figure with `ticks` the number of the tick; else a value.
-        y: as many.
-        low: the lower end of each point's interval; None where there is none. Empty: no band.
-        high: the upper ends.
-        hover: lines of text for each point.
+        x: x of each point; in a figure with `ticks` the number of the tick.
+        y: y of each point.
+        low: lower end of each point's interval, None where there is none; empty for no band.
+        high: upper end of each point's interval.
+        hover: lines of text that each point shows when it is pointed at.
         tags: short text beside each point; empty for none.
-        hollow: whether each marker is; empty for none.
+        hollow: whether each marker is hollow; empty if none is.
     """
 
     kind: Kind
@@ -44,15 +44,15 @@ class Figure:
 
     Attributes:
         name: plain text, unique in a report: the stem of the PNG's name.
-        title: what it shows.
-        caption: what a reader must know of it.
-        x_title: with the unit.
-        y_title: likewise.
-        series: drawn in this order.
+        title: heading of the plot.
+        caption: what a reader must know to read it.
+        x_title: title of the x axis, with the unit.
+        y_title: title of the y axis, with the unit.
+        series: lines and sets of points, in the order of drawing.
         ticks: labels of buckets, which stand at 0, 1, ...; empty for an axis of values.
-        x_log: an axis of values whose steps are factors.
-        x_prefixes: the numbers of an axis of values bear decimal prefixes (`10M`).
-        y_range: what is seen at first.
+        x_log: whether the x axis is logarithmic.
+        x_prefixes: whether numbers on the x axis have decimal prefixes (`10M`).
+        y_range: lower and upper end of the y axis at first.
         zero: whether a line marks y = 0.
     """
 

@@ -21,9 +21,9 @@ class Losses:
     """The losses of a run's tokens.
 
     Attributes:
-        run: whose they are.
-        rows: the documents that are done, in the order of the dataset.
-        values: [n_g] losses of each of them, nats.
+        run: the run.
+        rows: its documents that are done, in the order of the dataset.
+        values: [n_g] losses of each of these documents, nats.
     """
 
     run: Run
@@ -36,7 +36,7 @@ class Gains:
     """A run against the baseline, token by token.
 
     Attributes:
-        run: the method's.
+        run: the run of the method.
         rows: the documents that both have done.
         values: [n_g] baseline minus method for each of them, nats; above 0 the method is better.
         before: [n_g] the baseline's losses.
@@ -59,7 +59,7 @@ def losses_of(run: Run) -> Losses:
 
 
 def gains_of(losses: Losses, baseline: Losses) -> Gains:
-    """The documents that both have done.
+    """The gains on the documents that both have done.
 
     Raises:
         BenchError: they did not read the same documents.
@@ -79,7 +79,7 @@ def gains_of(losses: Losses, baseline: Losses) -> Gains:
 
 
 def all_losses(runs: Sequence[Run]) -> tuple[list[Losses], list[str]]:
-    """The losses of the runs that have done a document, and a sentence for each that lacks some."""
+    """The losses of the runs that have done a document, and a sentence for each other run."""
     found, sentences = [], []
     for run in runs:
         try:

@@ -1,29 +1,29 @@
-"""The first sentences of a page: what predicts best, and what context alone would have brought."""
+"""The headline of a page: what predicts best, and what context alone would have brought."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tta_bench.format import fixed
 from tta_bench.report.costs import context_of
 from tta_bench.report.markup import escaped
-from tta_bench.tables.format import fixed
-from tta_bench.tables.summary import baseline_of
+from tta_bench.tables.settings import baseline_of
 from tta_bench.tables.table import Values
 
 if TYPE_CHECKING:
-    from tta_bench.report.build import Report
+    from tta_bench.report.content import Report
     from tta_bench.store import Run
 
 Ranked = tuple["Run", Values]
 
 
-def lead_of(report: Report) -> list[str]:
-    """Sentences of HTML about the first family of runs; none where there is nothing to compare."""
+def headline_of(report: Report) -> list[str]:
+    """Sentences of HTML about the first family; none if there is nothing to compare."""
     family = report.families[0]
     ranked = [
         (run, row)
-        for chapter in family.chapters
-        for run, row in zip(chapter.runs, chapter.summary.rows, strict=True)
+        for setting in family.settings
+        for run, row in zip(setting.runs, setting.summary.rows, strict=True)
         if row["ranked"] and row["perplexity"]
     ]
     first = baseline_of([run for run, _ in ranked if not context_of(run)], report.baseline)

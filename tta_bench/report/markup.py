@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tta_bench.format import plain
 from tta_bench.report.palette import LIGHT, symbol
-from tta_bench.tables.format import plain
 from tta_bench.tables.table import BREAK, STAMPS, Column, Table, Values
 
 _PATHS = {

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.format import DASH, listed, si
 from tta_bench.store.jsonable import leaves
-from tta_bench.tables.format import DASH, listed, si
 from tta_bench.tables.table import Column, Table, Values
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def validity_table(runs: Sequence[Run]) -> Table:
 
 
 def manifest_table(runs: Sequence[Run]) -> Table:
-    """What all manifests of the runs say alike, a row a field."""
+    """The fields that all manifests of the runs share, one row each."""
     first, *others = [leaves(run.manifest) for run in runs]
     rows = [
         {
@@ -65,7 +65,7 @@ def manifest_table(runs: Sequence[Run]) -> Table:
 
 
 def manifest_text(run: Run) -> str:
-    """The whole manifest, to read."""
+    """The whole manifest, for people to read."""
     return json.dumps(run.manifest, indent=2, ensure_ascii=False)
 
 
@@ -87,7 +87,7 @@ def _verdict(row: Values) -> str:
 
 
 def _agreement(row: Values) -> str:
-    figures = f"{si(row['step_flops'])} / {si(row['step_flops_counted'])}"
+    both = f"{si(row['step_flops'])} / {si(row['step_flops_counted'])}"
     if row["flops_agree"] is None:
-        return f"{figures}, not compared"
-    return f"{figures}, {'agree' if row['flops_agree'] else 'DISAGREE'}"
+        return f"{both}, not compared"
+    return f"{both}, {'agree' if row['flops_agree'] else 'DISAGREE'}"

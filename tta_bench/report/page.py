@@ -11,10 +11,10 @@ from typing import Any
 
 import tta_bench
 from tta_bench.extras import require
-from tta_bench.report.build import Report
+from tta_bench.report.content import Report
 from tta_bench.report.excerpts import Excerpt, scale_of
 from tta_bench.report.figure import Figure
-from tta_bench.report.headline import lead_of
+from tta_bench.report.headline import headline_of
 from tta_bench.report.markup import embedded, escaped, slot_class, visible
 from tta_bench.report.palette import DARK, LIGHT, symbol, tag_above
 from tta_bench.report.sections import family_html
@@ -30,14 +30,14 @@ def page_of(report: Report) -> str:
     from plotly.offline import get_plotlyjs
 
     scripts = [_lines(get_plotlyjs()), _file("page.js")]
-    chapters = [chapter for family in report.families for chapter in family.chapters]
+    settings = report.settings
     data = {
         "figures": {figure.name: _figure_data(figure) for figure in report.figures},
-        "excerpts": [[_excerpt_data(one) for one in chapter.excerpts] for chapter in chapters],
-        "scale": scale_of([one for chapter in chapters for one in chapter.excerpts]),
+        "excerpts": [[_excerpt_data(one) for one in setting.excerpts] for setting in settings],
+        "scale": scale_of([one for setting in settings for one in setting.excerpts]),
         "baseline": visible(report.baseline),
     }
-    numbers = {id(chapter): number for number, chapter in enumerate(chapters)}
+    numbers = {id(setting): number for number, setting in enumerate(settings)}
     body = "".join(family_html(family, report, numbers) for family in report.families)
     title = escaped(report.title)
     return "\n".join(
@@ -103,29 +103,30 @@ def _colours() -> str:
 
 
 def _header(report: Report) -> str:
-    chapters = [chapter for family in report.families for chapter in family.chapters]
-    lines = [*lead_of(report), *map(escaped, chapters[0].summary.notes[:2])]
-    if len(chapters) > 1:  # the protocol stands under each table
+    settings = report.settings
+    lines = [*headline_of(report), *map(escaped, settings[0].summary.notes[:2])]
+    if len(settings) > 1:  # the protocol stands under each table
         lines.pop()
-    lead = "".join(f"<p>{line}</p>" for line in lines)
+    headline = "".join(f"<p>{line}</p>" for line in lines)
     links = [("table", "Table"), ("cost", "Quality and cost")]
-    if any(chapter.figures for chapter in chapters):
+    if any(setting.figures for setting in settings):
         links.append(("curves", "Position and slices"))
-    if any(chapter.excerpts for chapter in chapters):
-        links.append(("texts", "Texts"))
+    if any(setting.excerpts for setting in settings):
+        links.append(("excerpts", "Excerpts"))
     links += [("documents", "Documents"), ("validity", "Validity"), ("manifest", "Manifest")]
     number = 0
     for family in report.families:
-        for chapter in family.chapters:
-            if len(family.chapters) > 1 and number > 0:
-                links.append((f"chapter-{number}", chapter.title))
+        for setting in family.settings:
+            if len(family.settings) > 1 and number > 0:
+                links.append((f"setting-{number}", setting.title))
             elif family.title and number > 0:
                 links.append((f"table-{number}", family.title))
             number += 1
     navigation = "".join(f'<a href="#{target}">{escaped(name)}</a>' for target, name in links)
     return (
         f'<header><p class="kicker">tta-bench report</p><h1>{escaped(report.title)}</h1>'
-        f'<div class="lead">{lead}</div><nav aria-label="Sections">{navigation}</nav></header>'
+        f'<div class="headline">{headline}</div>'
+        f'<nav aria-label="Sections">{navigation}</nav></header>'
     )
 
 

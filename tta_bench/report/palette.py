@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tta_bench.tables.summary import baseline_of
+from tta_bench.tables.settings import baseline_of
 
 if TYPE_CHECKING:
     from tta_bench.store import Run

@@ -16,14 +16,14 @@ from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 
 if TYPE_CHECKING:
-    from tta_bench.report.build import Report
+    from tta_bench.report.content import Report
 
 INCHES = (7.2, 4.4)
 DPI = 200
 MARGIN = 0.12  # inches
 CAPTION_WIDTH = 105  # characters
 SHORT_LABEL = 28
-"""Characters; three methods of longer names do not fit side by side in the legend."""
+"""Longest label of which three fit side by side in the legend, in characters."""
 _INK, _MUTED, _RULE, _GRID, _FRONT = "#1d2126", "#5d646d", "#c3c8cf", "#eceef1", "#d3d7dd"
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -1,10 +1,10 @@
-"""The sections of the page: a family of runs, its chapters, and what each of them shows."""
+"""The sections of the page: a family of settings, and what is shown of each setting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tta_bench.report.build import Chapter, Family, Report
+from tta_bench.report.content import Family, Report, Setting
 from tta_bench.report.costs import FRONT_NOTE
 from tta_bench.report.curves import BAND_NOTE
 from tta_bench.report.figure import Figure
@@ -12,7 +12,7 @@ from tta_bench.report.markup import escaped, swatch, table_html
 from tta_bench.report.notes import manifest_text
 
 OPEN_ROWS = 40
-"""A table of documents of up to so many rows is open at first."""
+"""A table of documents with at most this many rows is open at first."""
 _RAMP = ("l4", "l3", "l2", "l1", "g0", "g1", "g2", "g3", "g4")
 
 
@@ -20,13 +20,15 @@ def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> s
     """All sections of a family.
 
     Args:
-        numbers: the number in the page of each chapter, by its `id`.
+        family: what to show.
+        report: the report it belongs to.
+        numbers: the place of each setting in the page, by its `id`.
     """
-    first = min(numbers[id(chapter)] for chapter in family.chapters)
-    several = len(family.chapters) > 1
+    first = min(numbers[id(setting)] for setting in family.settings)
+    several = len(family.settings) > 1
     tables = "".join(
-        table_html(chapter.summary, report.slots, title=chapter.title != report.title)
-        for chapter in family.chapters
+        table_html(setting.summary, report.slots, title=setting.title != report.title)
+        for setting in family.settings
     )
     title = f'<h2 class="family">{escaped(family.title)}</h2>' if family.title else ""
     parts = [
@@ -37,41 +39,41 @@ def family_html(family: Family, report: Report, numbers: Mapping[int, int]) -> s
         f"{_legend(family.figures, report)}{_plots(family.figures)}"
         f"{_sentences(family.left_out)}</section>",
     ]
-    for chapter in family.chapters:
-        number = numbers[id(chapter)]
+    for setting in family.settings:
+        number = numbers[id(setting)]
         if several:
-            heading = f'<h2 class="chapter" id="chapter-{number}">{escaped(chapter.title)}</h2>'
+            heading = f'<h2 class="setting" id="setting-{number}">{escaped(setting.title)}</h2>'
             parts.append(heading)
-        parts.append(_chapter(chapter, report, number))
+        parts.append(_setting(setting, report, number))
     return "".join(parts)
 
 
-def _chapter(chapter: Chapter, report: Report, number: int) -> str:
+def _setting(setting: Setting, report: Report, number: int) -> str:
     parts = []
-    if chapter.figures or chapter.left_out:
+    if setting.figures or setting.left_out:
         parts.append(
             f"<section{_anchor('curves', number)}><h2>Position and slices</h2>"
-            f"{_intro(BAND_NOTE) if chapter.figures else ''}"
-            f"{_legend(chapter.figures, report)}{_plots(chapter.figures)}"
-            f"{_sentences(chapter.left_out)}</section>"
+            f"{_intro(BAND_NOTE) if setting.figures else ''}"
+            f"{_legend(setting.figures, report)}{_plots(setting.figures)}"
+            f"{_sentences(setting.left_out)}</section>"
         )
-    if chapter.excerpts:
-        parts.append(_viewer(chapter, report, number))
-    shown = " open" if len(chapter.documents.rows) <= OPEN_ROWS else ""
+    if setting.excerpts:
+        parts.append(_viewer(setting, report, number))
+    shown = " open" if len(setting.documents.rows) <= OPEN_ROWS else ""
     manifests = "".join(
         f"<details><summary>{swatch(report.slots[run.spec])}{escaped(run.spec)}</summary>"
         f'<pre class="manifest">{_escaped_lines(manifest_text(run))}</pre></details>'
-        for run in chapter.runs
+        for run in setting.runs
     )
     parts += [
         f"<section{_anchor('documents', number)}><h2>Documents</h2><details{shown}>"
         f"<summary>A row for each document and method</summary>"
-        f"{table_html(chapter.documents, report.slots, title=False)}</details></section>",
+        f"{table_html(setting.documents, report.slots, title=False)}</details></section>",
         f"<section{_anchor('validity', number)}><h2>Validity</h2>"
-        f"{table_html(chapter.validity, report.slots, title=False)}</section>",
+        f"{table_html(setting.validity, report.slots, title=False)}</section>",
         f"<section{_anchor('manifest', number)}><h2>Manifest</h2><details>"
-        f"<summary>{escaped(chapter.manifest.title)}</summary>"
-        f"{table_html(chapter.manifest, report.slots, title=False)}</details>{manifests}</section>",
+        f"<summary>{escaped(setting.manifest.title)}</summary>"
+        f"{table_html(setting.manifest, report.slots, title=False)}</details>{manifests}</section>",
     ]
     return "".join(parts)
 
@@ -85,7 +87,7 @@ def _anchor(name: str, number: int) -> str:
 
 
 def _legend(figures: Sequence[Figure], report: Report) -> str:
-    """The methods of the figures below it; pressing one hides it in every figure."""
+    """The methods in the figures below; pressing a name hides the method in every figure."""
     names = dict.fromkeys(
         series.label for figure in figures for series in figure.series if series.kind != "front"
     )
@@ -116,23 +118,23 @@ def _sentences(sentences: Sequence[str]) -> str:
     return "".join(f'<p class="missing">{escaped(text)}</p>' for text in sentences)
 
 
-def _viewer(chapter: Chapter, report: Report, number: int) -> str:
+def _viewer(setting: Setting, report: Report, number: int) -> str:
     groups = []
-    for spec in dict.fromkeys(excerpt.spec for excerpt in chapter.excerpts):
+    for spec in dict.fromkeys(excerpt.spec for excerpt in setting.excerpts):
         options = "".join(
             f'<option value="{place}">{excerpt.rank}: {escaped(excerpt.document)} '
             f"({excerpt.gain:+.3f})</option>"
-            for place, excerpt in enumerate(chapter.excerpts)
+            for place, excerpt in enumerate(setting.excerpts)
             if excerpt.spec == spec
         )
         groups.append(f'<optgroup label="{escaped(spec)}">{options}</optgroup>')
     baseline = escaped(report.baseline)
     ramp = "".join(f'<span class="{step}">&nbsp;</span>' for step in _RAMP)
     return (
-        f"<section{_anchor('texts', number)}><h2>Texts</h2>"
+        f"<section{_anchor('excerpts', number)}><h2>Excerpts</h2>"
         f'<p class="intro">Where each method gains and loses most against {baseline}, in nats per '
         "token. Blue tokens were predicted better than by the baseline, orange ones worse.</p>"
-        f'<div class="viewer" data-chapter="{number}"><p class="choice">'
+        f'<div class="viewer" data-setting="{number}"><p class="choice">'
         f'<select aria-label="Method and document">{"".join(groups)}</select>'
         f'<span class="ramp"><span>worse</span>{ramp}<span>better</span></span></p>'
         '<p class="meta"></p><pre class="text" tabindex="0"></pre>'

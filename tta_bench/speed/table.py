@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tta_bench.tables.format import DASH, binary, count, fixed, plural, si
-from tta_bench.tables.table import BREAK, Column, Table, Values
+from tta_bench.format import BREAK, DASH, binary, count, fixed, plural, si
+from tta_bench.tables.table import Column, Table, Values
 
 _FORWARDS = (
     ("none_over_forward_compiled", "transformers forward, compiled"),

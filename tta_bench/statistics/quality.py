@@ -1,4 +1,4 @@
-"""Figures of quality: pure functions of stored rows."""
+"""How well documents were predicted: pure functions of stored rows."""
 
 from __future__ import annotations
 
@@ -42,9 +42,14 @@ class Quality:
     macro_perplexity: float
 
     @property
+    def nll_per_token(self) -> float:
+        """sum NLL / sum tokens, nats."""
+        return self.nll / self.tokens
+
+    @property
     def perplexity(self) -> float:
         """Corpus perplexity per token, exp(sum NLL / sum tokens)."""
-        return exp(self.nll / self.tokens)
+        return exp(self.nll_per_token)
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -63,7 +68,7 @@ class Quality:
 
 
 def quality(rows: Iterable[Row]) -> Quality | None:
-    """Pooled and macro figures over the rows that are done; None if there is none."""
+    """Totals and macro means over the rows that are done; None if there is none."""
     done = [(row, row.nll) for row in rows if row.nll is not None and row.status == "done"]
     if not done:
         return None

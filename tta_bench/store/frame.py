@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import UsageError
 from tta_bench.store import Run, load_run
 from tta_bench.store.catalog import run_folders
-from tta_bench.store.manifest import device_name, section
+from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ _COSTS = [name for name in COLUMNS if name.startswith("run_") and name != "run_s
 
 
 def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
-    """One row a document of every run in a run's folder, a group or a folder of groups.
+    """One row per document of every run in a run's folder, a group or a folder of groups.
 
         frame = tta_bench.load_results("results/quickstart")
         frame.groupby("method_spec")[["nll_nats", "tokens"]].sum()
@@ -68,15 +69,42 @@ def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
         UsageError: there is no run.
         BenchError: a file is damaged; the sentence names it.
     """
-    import pandas as pd
+    return frame_of(load_runs(path))
 
+
+def load_runs(path: str | os.PathLike[str]) -> list[Run]:
+    """Every run in a run's folder, a group or a folder of groups, sorted by folder.
+
+    Raises:
+        UsageError: there is no run.
+        BenchError: a file is damaged; the sentence names it.
+    """
     folder = Path(path)
     runs = [load_run(found) for found in run_folders(folder)]
     if not runs:
         raise UsageError(f"{folder} holds no run: there is no manifest.json in it or below.")
-    records = [record for run in runs for record in _records(run)]
-    frame = pd.DataFrame.from_records(records, columns=list(COLUMNS))
-    return frame.astype(COLUMNS)
+    return runs
+
+
+def frame_of(
+    runs: Sequence[Run], more: Sequence[Mapping[str, float | None]] | None = None
+) -> pd.DataFrame:
+    """One row per document of the runs.
+
+    Args:
+        runs: stored runs.
+        more: further numbers of each run by column, the same columns for every run.
+    """
+    import pandas as pd
+
+    added = more or [{}] * len(runs)
+    columns = COLUMNS | dict.fromkeys((name for values in added for name in values), "Float64")
+    records = [
+        record | dict(values)
+        for run, values in zip(runs, added, strict=True)
+        for record in _records(run)
+    ]
+    return pd.DataFrame.from_records(records, columns=list(columns)).astype(columns)
 
 
 def _count(value: Any) -> int | None:
@@ -103,7 +131,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "context_tokens": _count(protocol.get("context")),
         "context_mode": protocol.get("context_mode"),
         "dtype": manifest.get("dtype"),
-        "device": device_name(run.manifest),
+        "device": run.device,
         "lanes": run.lanes,
         "seed": _count(section(manifest, "seeds").get("torch")),
         **{name: run.cost(name.removeprefix("run_")) for name in _COSTS},
@@ -121,9 +149,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
             "bytes": row.bytes or None,
             "words": row.words or None,
             "nll_nats": row.nll,
-            "nll_nats_per_token": None
-            if row.nll is None or not row.tokens
-            else row.nll / row.tokens,
+            "nll_nats_per_token": row.nll_per_token,
             "seconds": row.seconds,
             "session": row.session,
         }

@@ -50,6 +50,11 @@ class Row:
         return asdict(self)
 
     @property
+    def nll_per_token(self) -> float | None:
+        """Mean negative log-likelihood, nats; None unless the document is done."""
+        return None if self.nll is None or not self.tokens else self.nll / self.tokens
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """All whole numbers in the row."""
         return self.index, self.tokens, self.bytes, self.words, self.session

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tta_bench.documents.limits import limits_as_flags
 from tta_bench.errors import BenchError
+from tta_bench.store.manifest import device_name
 from tta_bench.store.rows import FAILED, Row
 
 if TYPE_CHECKING:
@@ -90,6 +92,16 @@ class Run:
             if isinstance(lanes, int) and not isinstance(lanes, bool) and 0 < lanes < 2**63:
                 return lanes
         return None
+
+    @property
+    def device(self) -> str | None:
+        """`cpu`, or `cuda NVIDIA H100`; None if unknown."""
+        return device_name(self.manifest)
+
+    @property
+    def limits(self) -> str | None:
+        """The limits under which the dataset was read, as `--limit 3`; None without any."""
+        return limits_as_flags(self.manifest["dataset"])
 
     def cost(self, name: str) -> float | None:
         """A cost in the summary; None if unknown."""

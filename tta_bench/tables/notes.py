@@ -1,13 +1,12 @@
-"""What stands under a summary table: the protocol, the documents, and every reason for doubt."""
+"""The notes under a summary table: documents, protocol, and every reason for doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.documents.limits import limits_as_flags
-from tta_bench.store.manifest import device_name
-from tta_bench.tables.format import DASH, duration, listed, plural, si
+from tta_bench.format import DASH, duration, listed, plural, si
+from tta_bench.store.rows import FAILED
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -18,7 +17,13 @@ SHOWN_REASONS = 2
 def notes_of(
     runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], baseline: str = "none"
 ) -> list[str]:
-    """The notes under the table of comparable runs; `rows` are their summary rows."""
+    """The notes under the table of one setting.
+
+    Args:
+        runs: runs of one setting.
+        rows: their summary rows.
+        baseline: the baseline's name.
+    """
     notes = [_documents(rows), f"protocol: {protocol_note(runs)}"]
     if any(row["delta_ci95"] for row in rows):
         notes.append("Δ: paired over documents; ± is its 95 % interval, documents as clusters")
@@ -40,17 +45,16 @@ def notes_of(
 
 
 def partial_reasons(run: Run) -> list[str]:
-    """Why the run's figures do not stand for its whole dataset; empty if they do."""
+    """Why the run's numbers do not stand for its whole dataset; empty if they do."""
     reasons = []
     dataset = run.manifest["dataset"]
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
     elif "partial" not in run.summary:  # the run broke off before it could say so
-        cuts = limits_as_flags(dataset)
-        reasons += [cuts] if cuts else []
+        reasons += [run.limits] if run.limits else []
     expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
-    for status in ("skipped", "oom", "diverged", "error"):
+    for status in ("skipped", *FAILED):
         rows = [row for row in run.rows if row.status == status]
         if rows:
             why = list(dict.fromkeys(row.reason or "no reason given" for row in rows))
@@ -101,7 +105,7 @@ def protocol_note(runs: Sequence[Run]) -> str:
 
 
 def _hardware(runs: Sequence[Run]) -> str:
-    name = device_name(runs[0].manifest) or DASH
+    name = runs[0].device or DASH
     machine = runs[0].manifest.get("platform")
     if name != "cpu" or not isinstance(machine, dict) or not machine.get("cpu"):
         return name
@@ -131,12 +135,12 @@ def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     notes = []
     for row in rows:
         if row["flops_agree"] is False or row["flops_note"]:
-            figures = (
+            amounts = (
                 f"{si(row['flops_per_token'])} a token by formula, "
                 f"{si(row['flops_per_token_counted'])} counted"
             )
             title = "FLOPs disagree" if row["flops_agree"] is False else "FLOPs"
-            notes.append((f"{title}: {row['flops_note'] or figures}", row["method"]))
+            notes.append((f"{title}: {row['flops_note'] or amounts}", row["method"]))
         if row["offline_seconds"] or row["offline_flops"]:
             seconds = row["offline_seconds"] or 0
             took = [duration(seconds)] if seconds >= 1 else []  # less says nothing of training
@@ -153,7 +157,7 @@ def _remarks(
 
 
 def _grouped(notes: Sequence[tuple[str, str]], total: int) -> list[str]:
-    """Notes said once each, with the methods they are about unless those are all of them."""
+    """Each note once, with the methods it is about unless it is about all of them."""
     methods: dict[str, list[str]] = {}
     for text, method in notes:
         methods.setdefault(text, []).append(method)

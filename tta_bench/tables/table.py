@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tta_bench.tables.format import DASH, plain
+from tta_bench.format import BREAK, DASH, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-BREAK = "\u200b"
-"""In a title or a cell: where a line may break on a narrow terminal (shown as nothing else)."""
-
 STAMPS = ("PARTIAL", "RANDOM WEIGHTS")
-"""Notes that begin so are warnings about the numbers."""
+"""Notes that begin with one of these are warnings about the numbers."""
 
 Values = Mapping[str, Any]
 
@@ -30,23 +27,26 @@ class Column:
     Attributes:
         key: name in CSV and JSON; the unit is part of it.
         title: heading for people; empty for a column that only CSV and JSON have.
-        unit: below the heading.
-        show: a row's cell for people; the raw value by default.
-        best: which ranked value is set in bold.
-        left: flush left (text) instead of right (numbers).
-        narrow: widest a cell may get on a narrow terminal, if it has places to break.
+        unit: second line of the heading.
+        show: text of a row's cell; the raw value by default.
+        better: which direction is better, so which value sorting by the column puts first; without
+            one the lowest.
+        bold: whether the best ranked value is set in bold.
+        left: whether cells are flush left, as text is, and not right, as numbers are.
+        narrow: widest a cell may get on a narrow terminal, in characters, if it has BREAKs.
     """
 
     key: str
     title: str = ""
     unit: str = ""
     show: Callable[[Values], str] | None = None
-    best: Literal["low", "high"] | None = None
+    better: Literal["lower", "higher"] | None = None
+    bold: bool = True
     left: bool = False
     narrow: int = 10
 
     def cell(self, row: Values) -> str:
-        """The text of a cell, BREAKs included."""
+        """Text of a cell, with its BREAKs."""
         if self.show is not None:
             parts = self.show(row).split(BREAK)
             return BREAK.join(map(plain, parts))
@@ -73,19 +73,23 @@ class Table:
 
     def is_best(self, column: Column, row: Values) -> bool:
         """Whether the row holds the column's best value among at least two ranked rows."""
-        if column.best is None or not row.get("ranked"):
+        if column.better is None or not column.bold or not row.get("ranked"):
             return False
         ranked = [other[column.key] for other in self.rows if other.get("ranked")]
         ranked = [value for value in ranked if value is not None]
         if len(set(ranked)) < 2:
             return False
-        return row[column.key] == (min(ranked) if column.best == "low" else max(ranked))
+        return row[column.key] == (min(ranked) if column.better == "lower" else max(ranked))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.to_rich(options.max_width)
 
     def to_rich(self, width: int | None = None) -> RenderableType:
-        """For a terminal of so many columns: cells break into lines where it is too narrow."""
+        """The table for a terminal; cells break into lines where it is too narrow.
+
+        Args:
+            width: columns of the terminal; None for as many as are needed.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table as RichTable

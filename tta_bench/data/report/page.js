@@ -223,7 +223,7 @@
     });
   }
 
-  // Texts, coloured by the gain of each token.
+  // Excerpts, coloured by the gain of each token.
   const STEPS = 4;
   const signed = (thousandths) => (thousandths > 0 ? "+" : "") + (thousandths / 1000).toFixed(3);
 
@@ -234,7 +234,7 @@
   }
 
   for (const viewer of every(".viewer")) {
-    const excerpts = data.excerpts[Number(viewer.dataset.chapter)];
+    const excerpts = data.excerpts[Number(viewer.dataset.setting)];
     const select = viewer.querySelector("select");
     const text = viewer.querySelector(".text");
     const readout = viewer.querySelector(".readout");

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 DASH = "—"
 
+BREAK = "\u200b"
+"""In a heading or a cell: where a line may break on a narrow terminal; shown as nothing else."""
+
 
 def plain(text: str, keep: str = "") -> str:
     """The text without control characters: a document's key must not steer a terminal.
@@ -52,6 +55,13 @@ def si(value: float | None) -> str:
 def binary(value: float | None, power: int) -> str:
     """Bytes in units of 2^power (20: MiB, 30: GiB), three digits."""
     return DASH if value is None else _digits(value / 2**power)
+
+
+def number(value: float) -> str:
+    """`1,234`, `12.35`, `0.001235`: four digits, for a quantity of any size."""
+    if abs(value) >= 1000:
+        return fixed(value, 0)
+    return f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,121 @@
+"""The row of a run in a summary table: what the run is of, and the value of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tta_bench.errors import MetricError
+from tta_bench.format import DASH
+from tta_bench.metrics import Metric, available
+from tta_bench.metrics.difference import difference_of
+from tta_bench.metrics.quality import quality_of
+from tta_bench.store.rows import FAILED
+from tta_bench.tables.documents import document_row
+from tta_bench.tables.notes import partial_reasons
+from tta_bench.tables.settings import BASELINE, baseline_of, by_setting
+
+if TYPE_CHECKING:
+    from tta_bench.store import Run
+
+
+def summary_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per run as JSON-able values, in the order of the runs; what is not known is None.
+
+    A run is compared with the run of `none` that has the same setting.
+    """
+    rows = {id(run): row for group in by_setting(runs) for run, row in _pairs(group)}
+    return [rows[id(run)] for run in runs]
+
+
+def _pairs(group: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    return list(zip(group, rows_of_setting(group, BASELINE), strict=True))
+
+
+def rows_of_setting(group: Sequence[Run], baseline: str) -> list[dict[str, Any]]:
+    """The rows of runs of one setting.
+
+    Args:
+        group: runs of one setting.
+        baseline: name or spec of the method that the others are compared with.
+    """
+    other, frozen = baseline_of(group, baseline), baseline_of(group)
+    return [_row(run, other, frozen, baseline) for run in group]
+
+
+def metric_values(
+    metrics: Iterable[Metric], run: Run, baseline: Run | None, frozen: Run | None
+) -> dict[str, float | None]:
+    """The values of metrics by name.
+
+    Args:
+        metrics: what to compute.
+        run: the run, or a part of its documents.
+        baseline: the run that it is compared with.
+        frozen: the run of `none`.
+    """
+    return {m.name: m.of(run, frozen if m.against == "none" else baseline) for m in metrics}
+
+
+def _row(run: Run, baseline: Run | None, frozen: Run | None, name: str) -> dict[str, Any]:
+    facts = _facts(run, baseline, name)
+    values = metric_values(available().values(), run, baseline, frozen)
+    clash = min(facts.keys() & values.keys(), default=None)
+    if clash is not None:
+        raise MetricError(f"the metric '{clash}' has the name of a field of every row; rename it.")
+    return facts | values
+
+
+def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
+    """What the row is of, and what must be known to judge its metrics."""
+    manifest = run.manifest
+    quality = quality_of(run)
+    partial = partial_reasons(run)
+    random = bool(manifest["model"].get("random_weights"))
+    failed = run.failed or quality is None or any(row.status in FAILED for row in run.rows)
+    valid = run.summary.get("valid")  # None: not judged
+    return {
+        "method": run.spec,
+        "name": run.method,
+        "status": run.status,
+        "reason": run.summary.get("reason"),
+        "partial": bool(partial),
+        "partial_reasons": partial,
+        "ranked": run.status == "complete" and valid is not False and not (random or failed),
+        "valid": valid,
+        "random_weights": random,
+        "model": manifest["model"].get("name"),
+        "dataset": manifest["dataset"].get("spec"),
+        "dtype": manifest.get("dtype"),
+        "device": run.device or DASH,
+        "protocol": manifest["protocol"],
+        "lanes": run.lanes,
+        "documents_done": quality.documents if quality else 0,
+        "tokens": quality.tokens if quality else 0,
+        "bytes": quality.bytes or None if quality else 0,
+        "words": quality.words or None if quality else 0,
+        "nll": quality.nll if quality else None,
+        **_pairing(run, baseline, name),
+        "flops_agree": run.summary.get("flops_agree"),
+        "flops_note": run.summary.get("flops_note"),
+        "key": manifest["key"],
+        "run": run.path.as_posix(),
+        "documents": [document_row(row) for row in run.rows],
+    }
+
+
+def _pairing(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
+    """On which documents a run is compared with its baseline, or why it is not."""
+    pair = difference_of(run, baseline)
+    alone = "the baseline" if baseline else f"no run of {name} to compare with"
+    return {
+        "delta_ci95": _interval(pair.interval if pair else None),
+        "delta_documents": pair.documents if pair else None,
+        "delta_unpaired_documents": pair.unpaired if pair else None,
+        "perplexity_ratio_ci95": _interval(pair.ratio_interval if pair else None),
+        "delta_reason": pair.reason if pair else alone,
+    }
+
+
+def _interval(ends: tuple[float, float] | None) -> list[float] | None:
+    return None if ends is None else list(ends)

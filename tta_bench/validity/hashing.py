@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,13 @@ def other_hashes(cls: type) -> Iterator[None]:
     The order of sets of strings, which a seed of hashes moves too, stays what it is.
     """
     files = {file.resolve() for file in source_files(cls).values()}
+    names = {file.name for file in files}  # thousands of modules: few are worth a look at the disk
     modules = [
         module
         for module in list(sys.modules.values())
-        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files
+        if (file := getattr(module, "__file__", None))
+        and os.path.basename(file) in names
+        and Path(file).resolve() in files
     ]
     changed = [module for module in modules if "hash" not in vars(module)]
     for module in changed:

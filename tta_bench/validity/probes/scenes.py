@@ -144,7 +144,7 @@ _MANY = Scene(Protocol(chunk=8), 66 * 8, 85)
 _CARRIED = Scene(Protocol(chunk=64, context=96, context_mode="cache"), 5 * 64 - 9, 87)
 _REREAD = Scene(Protocol(chunk=64, context=96, context_mode="recompute"), 5 * 64 - 9, 89)
 _VOCABULARY = 4000
-_TRAINED = Scene(Protocol(chunk=64), 4 * 64 - 9, 91, _VOCABULARY)
+_TRAINED = Scene(Protocol(chunk=64), 3 * 64 - 9, 91, _VOCABULARY)
 
 
 def wide_chunks(lab: Lab) -> Found:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "full", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-SHARE = 0.095
+SHARE = 0.075
 """Part of a method's own time that `auto` plans to take."""
 
 LEAST_TOKENS = 2304

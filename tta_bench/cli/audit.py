@@ -45,8 +45,8 @@ def audit(
     for file in plugin or []:
         add_plugin(file)
     stored = load_group(find_runs(run))
-    from tta_bench.evaluation.audited import audit_stored
     from tta_bench.evaluation.progress import Progress
+    from tta_bench.evaluation.reaudit import audit_stored
     from tta_bench.evaluation.rerun import Rerunner
 
     with tempfile.TemporaryDirectory(prefix="tta-bench-") as scratch, Progress() as progress:

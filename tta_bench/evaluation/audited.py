@@ -1,4 +1,4 @@
-"""The audit of a run: as it ends, or of one that has been stored for long."""
+"""The audit of a run, from what is stored of it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from tta_bench.audit.audit import Mode, Subject, audit
 from tta_bench.audit.frozen import FrozenModel
 from tta_bench.engine.lanes import give_back
 from tta_bench.engine.loop import MIN_TOKENS
-from tta_bench.errors import BenchError, UsageError
-from tta_bench.evaluation.measure import trial_setup
-from tta_bench.evaluation.verdict import Verdict, judge
-from tta_bench.store import amend_summary, load_run
+from tta_bench.store import load_run
 
 if TYPE_CHECKING:
     from tta_bench.audit.finding import AuditReport
     from tta_bench.engine.trial import TrialSetup
-    from tta_bench.evaluation.rerun import Rerunner
     from tta_bench.evaluation.setting import Setting
-    from tta_bench.store import Run
 
 
 def frozen_model(setting: Setting) -> FrozenModel:
@@ -64,32 +59,3 @@ def audit_run(
         summary.get("lanes") == 1 and not summary.get("compiled"),
     )
     return audit(subject, frozen, mode, setting.spec.seed)
-
-
-def audit_stored(stored: Run, rerunner: Rerunner, mode: Mode) -> Verdict:
-    """Audits a run that is there, and stores the verdict with it.
-
-    Raises:
-        UsageError: the run is not finished, has no losses of single tokens, or its method is not
-            known here.
-        BenchError: its model or documents cannot be had, or it cannot be written.
-    """
-    if not stored.summary:
-        raise UsageError(f"{stored.path} is not finished; run the same command again, then audit.")
-    for row in stored.rows:
-        if row.status == "done":
-            try:
-                stored.nll(row)
-            except BenchError as error:
-                raise UsageError(f"{stored.path} cannot be audited: {error}") from error
-    with rerunner.opened(stored) as (setting, choice):
-        frozen = frozen_model(setting)
-        report = audit_run(
-            trial_setup(setting, choice), setting, stored.summary, stored.path, frozen, mode
-        )
-        if report.spoiled:
-            frozen.process.restore()
-            rerunner.forget_model()
-        verdict = judge(choice, report)
-    amend_summary(stored.path, verdict.to_dict())
-    return verdict

@@ -120,11 +120,15 @@ class DynamicEvaluation(Method):
         if alone is not None:
             self.notes = (f"lanes are read one after another: {alone}.",)
         self._change = change_one
-        self._read: dict[str, Tensor] = {}
 
     def init_state(self) -> dict[str, Tensor]:
-        """Adapted weights, the rule's moments, and gradients that wait for the interval to end."""
+        """Adapted weights, the rule's moments, and gradients that wait for the interval to end.
+
+        Where the model is not float32, also the weights in its own dtype, which it reads.
+        """
         state = {f"weight:{name}": value for name, value in self.start.items()}
+        if self.model.dtype != torch.float32:
+            state |= {f"read:{n}": value.to(self.model.dtype) for n, value in self.start.items()}
         for slot in self.rule.slots:
             state |= {f"{slot}:{name}": torch.zeros_like(v) for name, v in self.start.items()}
         if self.params.interval is not None:
@@ -138,16 +142,9 @@ class DynamicEvaluation(Method):
         # One program for tensors of every shape: compiled for each, it would take a minute.
         self._change = compiled(change_one, dynamic=True)
 
-    def reset(self, lane: int) -> None:
-        super().reset(lane)
-        for name, value in self._read.items():
-            value[lane] = self.state[f"weight:{name}"][lane]
-
     def score(self, window: Window) -> Scores:
-        if not self._read:
-            # What the model reads: the weights in its own dtype, in float32 the very same tensors.
-            self._read = {n: self._all(n).to(self.model.dtype) for n in self.start}
-        self._leaves = {n: value.detach().requires_grad_() for n, value in self._read.items()}
+        read = {name: self._read(name) for name in self.start}
+        self._leaves = {n: value.detach().requires_grad_() for n, value in read.items()}
         return self.model.logits(window, self._leaves)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
@@ -173,12 +170,16 @@ class DynamicEvaluation(Method):
     def _adapted(self, name: str) -> Adapted:
         return Adapted(
             weight=self._all(name),
-            read=self._read[name],
+            read=self._read(name),
             slots=[self._all(name, slot) for slot in self.rule.slots],
             waiting=None if self.params.interval is None else self._all(name, "waiting"),
             start=None if self.rule.prior is None else self.start[name],
             statistics=self.statistics.get(name),
         )
+
+    def _read(self, name: str) -> Tensor:
+        """What the model reads; in float32 the weights themselves."""
+        return self._all(name, "weight" if self.model.dtype == torch.float32 else "read")
 
     def _all(self, name: str, what: str = "weight") -> Tensor:
         """The state of one parameter, of all lanes: [B, ...]."""

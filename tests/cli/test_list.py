@@ -47,7 +47,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 # list
 
 
-@pytest.mark.parametrize("kind", ["methods", "models", "suites", "datasets"])
+@pytest.mark.parametrize("kind", ["methods", "models", "suites", "datasets", "metrics"])
 def test_every_list_is_text_and_json(kind: str) -> None:
     rows = json.loads(output("list", kind, "--json"))[kind]
     names = [row.get("name") or row["form"] for row in rows]
@@ -99,6 +99,7 @@ def test_no_command_loads_pytorch(group: list[Run]) -> None:
         ["list", "models"],
         ["list", "suites"],
         ["list", "datasets"],
+        ["list", "metrics"],
         ["show", "quickstart"],
         ["show", "quickstart", "--json"],
         ["new-method", "one-more"],

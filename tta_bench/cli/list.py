@@ -54,7 +54,7 @@ def methods(
 @app.command()
 def metrics(
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file with metrics of your own.")
+        list[Path] | None, typer.Option(help="Python file that registers metrics.")
     ] = None,
     json_: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of what a run cost, as it measured or computed them itself."""
+"""Metrics of what a run cost, as its summary records them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ COST = (
     _cost(
         "flops_per_token",
         f"FLOPs/{BREAK}token",
-        summary="FLOPs per scored token by formula, and their ratio to those of `none`.",
+        summary="FLOPs per scored token by formula, with the ratio to those of `none`.",
         show=si,
         cell=_flops,
         shown=True,
@@ -80,7 +80,7 @@ COST = (
         "flops_x_none",
         _flops_ratio,
         f"FLOPs {BREAK}× none",
-        summary="FLOPs per token by those of `none`.",
+        summary="FLOPs per token divided by those of `none`.",
         show=partial(fixed, decimals=2),
         better="lower",
         bold=False,
@@ -154,13 +154,13 @@ COST = (
     _cost(
         "offline_seconds",
         f"offline {BREAK}training",
-        summary="Time of the training of slow weights, once.",
+        summary="Time that training slow weights took, once.",
         show=duration,
     ),
     _cost(
         "offline_flops",
         f"offline {BREAK}FLOPs",
-        summary="FLOPs of the training of slow weights, once.",
+        summary="FLOPs that training slow weights took, once.",
         show=si,
     ),
     _cost("seconds", "time", summary="Time of the whole evaluation.", show=duration),

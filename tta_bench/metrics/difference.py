@@ -42,6 +42,8 @@ def _ratio_text(row: Mapping[str, Any]) -> str:
 def _metric(
     name: str, of: Callable[[PairedDifference], float | None], title: str, **fields: Any
 ) -> Metric:
+    """A metric of the paired difference, shown on request unless `fields` say otherwise."""
+
     def value(run: Run, baseline: Run | None) -> float | None:
         pair = difference_of(run, baseline)
         return None if pair is None else of(pair)
@@ -49,15 +51,23 @@ def _metric(
     return Metric(name, value, title, **{"shown": False, **fields})
 
 
-def _end(name: str, place: int, of: str, title: str) -> Metric:
-    """One end of an interval."""
+def _end(name: str, of: str, place: int, interval: str) -> Metric:
+    """One end of an interval.
+
+    Args:
+        name: the metric's name.
+        of: what the interval is of.
+        place: 0 for the lower end, 1 for the upper.
+        interval: attribute of `PairedDifference`.
+    """
 
     def value(pair: PairedDifference) -> float | None:
-        interval = getattr(pair, of)
-        return None if interval is None else interval[place]
+        ends = getattr(pair, interval)
+        return None if ends is None else ends[place]
 
-    side = "Upper" if place else "Lower"
-    return _metric(name, value, title, summary=f"{side} end of the 95 % interval of {title[:-4]}.")
+    title = f"{of.removeprefix('the ')} {BREAK}{('low', 'high')[place]}"
+    about = f"{('Lower', 'Upper')[place]} end of the 95 % interval of {of}."
+    return _metric(name, value, title, summary=about)
 
 
 DIFFERENCE = (
@@ -75,14 +85,14 @@ DIFFERENCE = (
         "perplexity_ratio",
         lambda pair: pair.ratio,
         f"perplexity {BREAK}ratio",
-        summary="Perplexity by the baseline's, over the same tokens.",
+        summary="Perplexity divided by the baseline's, over the same tokens.",
         cell=_ratio_text,
         better="lower",
         bold=False,
         narrow=8,
     ),
-    _end("delta_ci95_low", 0, "interval", "Δ low"),
-    _end("delta_ci95_high", 1, "interval", "Δ high"),
+    _end("delta_ci95_low", "Δ", 0, "interval"),
+    _end("delta_ci95_high", "Δ", 1, "interval"),
     _metric(
         "delta_standard_error",
         lambda pair: pair.standard_error,
@@ -97,6 +107,6 @@ DIFFERENCE = (
         show=lambda value: fixed(value, 4, "+"),
         better="lower",
     ),
-    _end("perplexity_ratio_ci95_low", 0, "ratio_interval", "ratio low"),
-    _end("perplexity_ratio_ci95_high", 1, "ratio_interval", "ratio high"),
+    _end("perplexity_ratio_ci95_low", "the perplexity ratio", 0, "ratio_interval"),
+    _end("perplexity_ratio_ci95_high", "the perplexity ratio", 1, "ratio_interval"),
 )

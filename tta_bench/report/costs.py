@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.format import binary, fixed, listed, si
+from tta_bench.format import BREAK, binary, fixed, listed, si
+from tta_bench.metrics.difference import delta_text
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.store.key import setting
 from tta_bench.tables.row import summary_rows
@@ -246,7 +247,5 @@ def _hover(point: Point, cost: Cost, value: float, unit: str) -> tuple[str, ...]
     row = point.row
     lines = [point.label, f"{fixed(point.quality, 4)} {unit}", cost.text(value)]
     if row["delta_nats_per_token"] is not None:
-        interval = row["delta_ci95"]
-        half = f" ±{fixed((interval[1] - interval[0]) / 2, 4)}" if interval else ""
-        lines.append(f"Δ {fixed(row['delta_nats_per_token'], 4, '+')}{half} nats/token vs none")
+        lines.append(f"Δ {delta_text(row).replace(BREAK, '')} nats/token vs none")
     return tuple(lines)

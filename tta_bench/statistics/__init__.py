@@ -1,4 +1,4 @@
-"""Figures of quality and their uncertainty: pure functions of stored rows and losses.
+"""Quality and its uncertainty: pure functions of stored rows and losses.
 
 The document is the unit of statistics: tokens of one text depend on each other, and what a method
 gains drifts over a text, so only documents are exchangeable.

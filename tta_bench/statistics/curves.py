@@ -78,8 +78,8 @@ def by_frequency(
     Args:
         values: [n_g] for each document g.
         ids: all token ids of each document; those scored are its last n_g.
-        counts: [vocabulary] occurrences in the text that frequency is meant of, such as training
-            text; by default in `ids`, all documents together.
+        counts: [vocabulary] occurrences of each token in the text that defines its frequency, such
+            as training text; by default all documents of `ids` together.
         edges: rising; by default powers of two, after 0 for tokens that `counts` has not seen.
     """
     import numpy as np
@@ -125,7 +125,7 @@ def by_occurrence(
 
 
 def earlier_occurrences(ids: NDArray) -> NDArray[np.int64]:
-    """[n] for each token how many of the tokens before it are the same."""
+    """[n] Number of the same token before each token."""
     import numpy as np
 
     tokens = np.asarray(ids)
@@ -140,7 +140,7 @@ def earlier_occurrences(ids: NDArray) -> NDArray[np.int64]:
 
 
 def last_distances(ids: NDArray) -> NDArray[np.int64]:
-    """[n] for each token the steps back to its last occurrence; 0 if there is none."""
+    """[n] Distance from each token back to its last occurrence; 0 if there is none."""
     import numpy as np
 
     tokens = np.asarray(ids)
@@ -168,7 +168,7 @@ def _curve(
     edges: Sequence[int] | None,
     before: tuple[int, ...],
 ) -> list[Bucket]:
-    """Buckets without tokens are left out; so are values outside of the edges."""
+    """The buckets that hold tokens; values outside the edges are left out."""
     import numpy as np
 
     if edges is None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 EXACT_DOCUMENTS = 15
-"""Up to so many documents every one of the 2^G sign patterns is tried."""
+"""Most documents with which all of the 2^G sign patterns are tried."""
 
 BOOTSTRAP_DOCUMENTS = 40
 """With fewer documents a bootstrap covers too little: 79 % at 5, 88 % at 10, 93 % at 20."""
@@ -18,7 +18,7 @@ _BLOCK = 1_000_000  # random numbers held at once
 def sign_flip_p(
     sums: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> float | None:
-    """Two-sided permutation p of paired differences: under the null each D_g may bear either sign.
+    """Two-sided permutation p of paired differences: under the null each D_g may have either sign.
 
     The statistic is |sum D_g|; the tokens below it are the same under every pattern. Up to
     EXACT_DOCUMENTS documents all 2^G patterns are counted, so p is at least 2^(1-G); beyond, p is

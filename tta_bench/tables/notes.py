@@ -1,4 +1,4 @@
-"""What stands under a summary table: the protocol, the documents, and every reason for doubt."""
+"""The notes under a summary table: documents, protocol, and every reason for doubt."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import DASH, duration, listed, plural, si
+from tta_bench.store.rows import FAILED
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -16,7 +17,13 @@ SHOWN_REASONS = 2
 def notes_of(
     runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], baseline: str = "none"
 ) -> list[str]:
-    """The notes under the table of comparable runs; `rows` are their summary rows."""
+    """The notes under the table of one setting.
+
+    Args:
+        runs: runs of one setting.
+        rows: their summary rows.
+        baseline: the baseline's name.
+    """
     notes = [_documents(rows), f"protocol: {protocol_note(runs)}"]
     if any(row["delta_ci95"] for row in rows):
         notes.append("Δ: paired over documents; ± is its 95 % interval, documents as clusters")
@@ -47,7 +54,7 @@ def partial_reasons(run: Run) -> list[str]:
         reasons += [run.limits] if run.limits else []
     expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
-    for status in ("skipped", "oom", "diverged", "error"):
+    for status in ("skipped", *FAILED):
         rows = [row for row in run.rows if row.status == status]
         if rows:
             why = list(dict.fromkeys(row.reason or "no reason given" for row in rows))
@@ -150,7 +157,7 @@ def _remarks(
 
 
 def _grouped(notes: Sequence[tuple[str, str]], total: int) -> list[str]:
-    """Notes said once each, with the methods they are about unless those are all of them."""
+    """Each note once, with the methods it is about unless it is about all of them."""
     methods: dict[str, list[str]] = {}
     for text, method in notes:
         methods.setdefault(text, []).append(method)

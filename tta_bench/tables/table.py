@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 STAMPS = ("PARTIAL", "RANDOM WEIGHTS")
-"""Notes that begin so are warnings about the numbers."""
+"""Notes that begin with one of these are warnings about the numbers."""
 
 Values = Mapping[str, Any]
 
@@ -27,13 +27,13 @@ class Column:
     Attributes:
         key: name in CSV and JSON; the unit is part of it.
         title: heading for people; empty for a column that only CSV and JSON have.
-        unit: below the heading.
-        show: a row's cell for people; the raw value by default.
+        unit: second line of the heading.
+        show: text of a row's cell; the raw value by default.
         better: which direction is better, so which value sorting by the column puts first; without
             one the lowest.
         bold: whether the best ranked value is set in bold.
-        left: flush left (text) instead of right (numbers).
-        narrow: widest a cell may get on a narrow terminal, if it has places to break.
+        left: whether cells are flush left, as text is, and not right, as numbers are.
+        narrow: widest a cell may get on a narrow terminal, in characters, if it has BREAKs.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Column:
     narrow: int = 10
 
     def cell(self, row: Values) -> str:
-        """The text of a cell, BREAKs included."""
+        """Text of a cell, with its BREAKs."""
         if self.show is not None:
             parts = self.show(row).split(BREAK)
             return BREAK.join(map(plain, parts))
@@ -85,7 +85,11 @@ class Table:
         yield self.to_rich(options.max_width)
 
     def to_rich(self, width: int | None = None) -> RenderableType:
-        """For a terminal of so many columns: cells break into lines where it is too narrow."""
+        """The table for a terminal; cells break into lines where it is too narrow.
+
+        Args:
+            width: columns of the terminal; None for as many as are needed.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table as RichTable

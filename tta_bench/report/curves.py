@@ -19,7 +19,6 @@ from tta_bench.statistics import (
 )
 
 if TYPE_CHECKING:
-
     from tta_bench.report.documents import Reopened
 
 BAND_NOTE = (

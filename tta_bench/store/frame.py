@@ -22,7 +22,7 @@ COLUMNS: dict[str, str] = {
     "key": "string",
     "created": "string",
     "run_status": "string",
-    "run_valid": "boolean",
+    "run_valid": "Int64",
     "run_valid_reason": "string",
     "model": "string",
     "dataset": "string",

@@ -74,6 +74,8 @@ def _tested(table: Table, group: Sequence[Run], baseline: str) -> Table:
 
     # One family of tests for both, so that p and tier cannot contradict each other.
     adjusted, levels = holm_pairs(losses, p_value), tiers(losses, p_value)
+    if all(p is None for p in adjusted.values()):  # nothing was tested: nothing shares a tier
+        levels = [None] * len(rows)
     place = next((i for i, run in enumerate(group) if run is other), -1)
     for i, (row, tier) in enumerate(zip(rows, levels, strict=True)):
         row["tier"] = tier

@@ -133,6 +133,8 @@ def test_what_is_not_valid_is_in_no_test(tmp_path: Path) -> None:
     assert cheat["p_reason"] == "it is not ranked"
     for row, old in zip(table["rows"], before["rows"], strict=False):  # nor does it move others
         assert (row["tier"], row["p_holm"]) == (old["tier"], old["p_holm"])
+    (by_loss,) = tables("mine", "--sort", "perplexity", results=tmp_path)
+    assert [row["method"] for row in by_loss["rows"]] == ["fwl", "none", "cheat"]
     for format in ("rich", "markdown", "latex"):
         text = compare("mine", "--format", format, results=tmp_path)
         assert "cheat (NOT VALID)" in text

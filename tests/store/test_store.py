@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -497,12 +496,3 @@ def test_an_unknown_run_gets_a_hint(tmp_path: Path, name: str, words: str) -> No
 def test_no_results_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run yet"):
         find_runs("x", tmp_path / "results")
-
-
-def test_losses_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
-    run = store_run(tmp_path)
-    file = run.path / "nll/00000.npz"
-    np.savez_compressed(file, nll=np.zeros(10**6, dtype=np.float32))
-    assert file.stat().st_size < 10_000
-    with pytest.raises(BenchError, match=r"unpacks to 4,000,128 bytes"):
-        run.nll(replace(run.rows[0], nll_sha256=None))

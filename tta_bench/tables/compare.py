@@ -139,6 +139,8 @@ def _untested(rows: Sequence[Values]) -> list[str]:
 def sorted_table(table: Table, name: str | None) -> Table:
     """The table sorted by a column, the best first and what is not known last.
 
+    A row that is not ranked comes after those that are, wherever one value is better than another.
+
     Args:
         table: any table.
         name: key or heading of the column; None keeps the order.
@@ -156,9 +158,10 @@ def sorted_table(table: Table, name: str | None) -> Table:
 
     known = [row for row in table.rows if row.get(column.key) is not None]
     unknown = [row for row in table.rows if row.get(column.key) is None]
-    return replace(
-        table, rows=[*sorted(known, key=order, reverse=column.better == "higher"), *unknown]
-    )
+    known = sorted(known, key=order, reverse=column.better == "higher")
+    if column.better is not None:
+        known.sort(key=lambda row: not row.get("ranked", True))
+    return replace(table, rows=[*known, *unknown])
 
 
 def _column(table: Table, name: str) -> Column:

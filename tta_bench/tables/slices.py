@@ -135,6 +135,7 @@ def _slices(
                 {
                     "slice": name,
                     "method": run.spec,
+                    "ranked": standing.ranked and not missing,
                     "marks": standing.marks,
                     "valid": valid_of(run),
                     "valid_reason": valid_reason_of(run),

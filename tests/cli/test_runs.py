@@ -141,6 +141,32 @@ def test_load_results_names_what_is_damaged(results: Path) -> None:
         tta_bench.load_results(results)
 
 
+def test_rm_deletes_nothing_behind_a_link(results: Path, tmp_path: Path) -> None:
+    (run,) = (results / "one").iterdir()
+    kept = tmp_path / "kept"
+    (run / "nll").rename(kept)
+    (run / "nll").symlink_to(kept)
+    assert call("rm", run, "--yes").exit_code == 0
+    assert not run.exists()
+    assert len(list(kept.glob("*.npz"))) == 4
+    (other, *_) = (results / "two").iterdir()
+    (results / "link").symlink_to(other)
+    with pytest.raises(UsageError, match="is a link"):
+        call("rm", results / "link", "--yes", catch_exceptions=False)
+    assert (other / "manifest.json").exists()
+
+
+def test_a_table_of_documents_says_whether_their_run_is_valid(tmp_path: Path) -> None:
+    why = {"valid": False, "rules_broken": ["future"], "valid_reason": "future: it peeks"}
+    store_run(tmp_path / "g")
+    store_run(tmp_path / "g", "cheat", summary=why)
+    frame = tta_bench.load_results(tmp_path).set_index("method")
+    assert set(frame.loc["cheat", "run_valid"]) == {0}
+    assert set(frame.loc["cheat", "run_valid_reason"]) == {"future: it peeks"}
+    assert set(frame.loc["none", "run_valid"]) == {1}
+    assert frame.loc["none", "run_valid_reason"].isna().all()
+
+
 @pytest.mark.parametrize("format", ["parquet", "csv", "json"])
 def test_export_loses_nothing(results: Path, format: str) -> None:
     import pandas as pd

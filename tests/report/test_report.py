@@ -17,7 +17,7 @@ import pytest
 from hostile import ESCAPE, HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
-from stored_runs import PROTOCOL, store_run
+from stored_runs import PROTOCOL, make_row, store_run
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
@@ -142,7 +142,11 @@ def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     written = report("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "-o", tmp_path / "p")
     assert written["figures"] == []
     names = ("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "smollm2-stdlib-gpu-cache")
-    runs = [run for name in names for run in load_group(RESULTS / name)]
+    stored = [run for name in names for run in load_group(RESULTS / name)]
+    unjudged = build_report(stored, reopen=reopen).families[0]
+    assert unjudged.figures == ()  # they were made before runs were judged, so none is ranked
+    assert "since they are not ranked" in unjudged.left_out[0]
+    runs = [replace(run, summary=run.summary | {"valid": True}) for run in stored]
     content = build_report(runs, reopen=reopen)
     (family,) = content.families
     assert len(family.settings) == 3
@@ -185,6 +189,72 @@ def test_runs_that_are_not_ranked_are_in_no_plot(group: list[Run], tmp_path: Pat
     assert all(series.label != "cheat" for series in content.figures[0].series)
     assert "cheat" in content.left_out[0]
     assert "NOT VALID: causality" in page_of(content)
+
+
+FINDINGS = [
+    {"check": "future", "status": "fail", "value": 0.4, "sentence": "token 31 changes by 0.4."},
+    {"check": "again", "status": "pass", "value": 0.0, "sentence": "all losses came back."},
+    {"check": "costs", "status": "skip", "value": None, "sentence": "no formula in flops()."},
+]
+
+
+def test_the_chapter_on_validity_shows_the_audit(group: list[Run], tmp_path: Path) -> None:
+    audit = {"valid": False, "seconds": 3.21, "share": 0.061, "findings": FINDINGS}
+    peeks = {
+        "valid": False,
+        "rules_broken": ["causality", "future"],
+        "valid_reason": "future: token 31 changes by 0.4.",
+        "audit": audit,
+    }
+    off = {"valid": None, "audit": None, "valid_reason": "it was not audited (--audit off)"}
+    bad = store_run(tmp_path / "mine", "cheat", 2.0, documents=6, summary=peeks)
+    unaudited = store_run(tmp_path / "mine", "mine", 0.1, documents=6, summary=off)
+    content = build_report([*group, bad, unaudited], reopen=refuse)
+    (setting,) = content.settings
+    none, *_, cheat, mine = setting.validity.rows
+    assert none["audit"] == "made before runs were audited"
+    assert cheat["probes"] == "failed: causality"
+    assert cheat["audit"] == "failed: future"
+    assert cheat["audit_cost"] == "3.2 s, 6.1 % of the run"
+    assert (mine["audit"], mine["probes"]) == ("not audited", "—")
+    assert setting.audit is not None
+    assert [(row["method"], row["check"], row["status"]) for row in setting.audit.rows] == [
+        ("cheat", "future", "fail"),
+        ("cheat", "again", "pass"),
+        ("cheat", "costs", "skip"),
+    ]
+    page = page_of(content)
+    for words in (
+        *(finding["sentence"] for finding in FINDINGS),
+        "NOT VALID: causality, future",
+        "made before runs were audited",
+        "3.2 s, 6.1 % of the run",
+        "it was not audited (--audit off)",
+    ):
+        assert words in page
+    cells = re.sub("<wbr>|<svg.*?</svg>", "", page)
+    assert ">cheat (NOT VALID)<" in cells
+    assert ">mine (not audited)<" in cells
+
+
+def test_a_run_without_a_document_has_no_curve(group: list[Run], tmp_path: Path) -> None:
+    bad = make_row(5, "diverged", reason="the loss of token 7 is nan")
+    wild = store_run(tmp_path / "mine", "wild", 2.0, documents=5, extra=(bad,))
+    content = build_report([*group, wild], reopen=refuse)
+    assert all(series.label != "wild" for figure in content.figures for series in figure.series)
+    lacks = "wild has no curves: it has done 5 of the 6 documents that other rows have."
+    assert lacks in content.left_out
+
+
+def test_without_a_reset_no_curve_has_a_band(tmp_path: Path) -> None:
+    never = PROTOCOL | {"reset": "never"}
+    runs = [
+        store_run(tmp_path, spec, gain, documents=6, protocol=never)
+        for spec, gain in (("none", 0.0), ("fwl", 0.1))
+    ]
+    content = build_report(runs, reopen=refuse)
+    for figure in content.figures[-2:]:
+        assert {end for series in figure.series for end in series.low} <= {None}
 
 
 def test_another_baseline(group: list[Run]) -> None:

@@ -106,3 +106,12 @@ def test_ids_that_do_not_fit_are_refused() -> None:
         by_distance([np.zeros(3)], [np.zeros(2, dtype=int)])
     with pytest.raises(ValueError, match="as many documents"):
         by_frequency([np.zeros(3)], [])
+
+
+def test_equal_documents_are_one_cluster_of_a_curve() -> None:
+    values = [np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([3.0, 5.0])]
+    apart = by_position(values, [1, 3])
+    joined = by_position(values, [1, 3], ["a", "a", "b"])
+    assert apart[0].estimate.value == joined[0].estimate.value
+    assert (apart[0].estimate.documents, joined[0].estimate.documents) == (3, 2)
+    assert by_position(values, [1, 3], ["a"] * 3)[0].estimate.interval is None

@@ -18,6 +18,7 @@ from tta_bench.statistics import (
     bootstrap_interval,
     clustered_ratio,
     holm,
+    holm_pairs,
     paired_difference,
     quality,
     sign_flip_p,
@@ -300,3 +301,44 @@ def test_a_pair_keeps_its_sums() -> None:
     assert pair.sizes == (10, 30)
     assert pair.p_t == pytest.approx(2 * stats.t.sf(abs(pair.delta / pair.standard_error), 1))
     assert paired_difference(rows_of([(10, 1.0)]), rows_of([(10, 2.0)])).p_t is None
+
+
+def test_equal_documents_are_one_cluster() -> None:
+    mine, theirs = rows_of([(10, 1.0), (20, 2.0), (30, 1.5)]), rows_of([(10, 2.0)] * 3)
+    theirs = [
+        replace(b, tokens=a.tokens, nll=2.0 * a.tokens) for a, b in zip(mine, theirs, strict=True)
+    ]
+    copies = [replace(r, key=f"{r.key}-{i}") for r in mine for i in range(4)]
+    theirs = [replace(r, key=f"{r.key}-{i}") for r in theirs for i in range(4)]
+    pair = paired_difference(copies, theirs)
+    once = paired_difference(copies[::4], theirs[::4])
+    assert (pair.documents, pair.clusters, pair.tokens) == (12, 3, 240)
+    assert pair.delta == pytest.approx(once.delta)
+    assert pair.interval == pytest.approx(once.interval)
+    assert pair.p_t == pytest.approx(once.p_t)
+    assert pair.sums == pytest.approx([4 * s for s in once.sums])
+
+
+def test_copies_of_one_document_have_no_interval() -> None:
+    mine, theirs = rows_of([(10, 1.0)] * 12), rows_of([(10, 2.0)] * 12)
+    copies = [[replace(row, sha256="c" * 64) for row in rows] for rows in (mine, theirs)]
+    pair = paired_difference(*copies)
+    assert (pair.delta, pair.interval, pair.p_t) == (-1.0, None, None)
+    assert pair.reason == "12 documents, 1 of them distinct: no between-document inference"
+    # A hash that is not known says nothing of equality.
+    unknown = [[replace(row, sha256="") for row in rows] for rows in (mine, theirs)]
+    assert paired_difference(*unknown).clusters == 12
+
+
+def test_documents_that_depend_on_each_other_have_no_interval() -> None:
+    mine, theirs = rows_of([(10, 1.0), (20, 2.0), (5, 1.0)]), rows_of([(10, 2.0), (20, 1), (5, 3)])
+    pair = paired_difference(mine, theirs, dependent=True)
+    assert pair.delta == paired_difference(mine, theirs).delta
+    assert (pair.interval, pair.p_t, sign_flip_p(pair.sums)) == (None, None, None)
+    assert pair.reason is not None
+    assert "depend on each other" in pair.reason
+
+
+def test_pairs_of_ranked_rows_are_one_family() -> None:
+    found = holm_pairs([1.0, None, 2.0, 3.0], lambda i, j: 0.01 * (i + j))
+    assert found == pytest.approx({(0, 2): 0.06, (0, 3): 0.06, (2, 3): 0.06})

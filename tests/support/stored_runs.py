@@ -38,6 +38,7 @@ COSTS = {
     "seconds": 12.0,
     "lanes": 4,
     "partial": False,
+    "valid": True,
     "partial_reason": None,
 }
 

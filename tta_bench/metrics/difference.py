@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import BREAK, DASH, fixed
 from tta_bench.metrics.metric import Metric
-from tta_bench.statistics import PairedDifference, paired_difference
+from tta_bench.statistics import PairedDifference, never_reset, paired_difference
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -21,13 +21,20 @@ def difference_of(run: Run, baseline: Run | None) -> PairedDifference | None:
 
 @lru_cache(maxsize=128)
 def _paired(run: Run, baseline: Run) -> PairedDifference:
-    return paired_difference(run.rows, baseline.rows)
+    return paired_difference(
+        run.rows, baseline.rows, dependent=never_reset(run) or never_reset(baseline)
+    )
 
 
 def delta_text(row: Mapping[str, Any]) -> str:
-    """`-0.1234 ±0.0056`: the difference and half its 95 % interval, if it has one."""
+    """`-0.1234 ±0.0056`: the difference and half its 95 % interval.
+
+    One document has no interval; of several that count as one the interval is a dash.
+    """
     low, high = row["delta_ci95_low"], row["delta_ci95_high"]
     half = "" if low is None else f" {BREAK}±{fixed((high - low) / 2, 4)}"
+    if low is None and row["delta_nats_per_token"] is not None:
+        half = f" {BREAK}±{DASH}" if row["documents_done"] > 1 else ""
     return fixed(row["delta_nats_per_token"], 4, "+") + half
 
 

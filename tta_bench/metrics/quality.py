@@ -33,7 +33,7 @@ def _metric(name: str, attribute: str, title: str, **fields: Any) -> Metric:
 def _perplexity(row: Mapping[str, Any]) -> str:
     value = row["perplexity"]
     if value is None:
-        return DASH if row["nll"] is None else "∞"
+        return DASH if row["nll"] is None or row["documents_missing"] else "∞"
     return perplexity_text(value)
 
 

@@ -14,7 +14,7 @@ from tta_bench.report.documents import Reopen, once
 from tta_bench.report.excerpts import Excerpt, excerpts_of
 from tta_bench.report.figure import Figure
 from tta_bench.report.gains import Gains, all_losses, gains_of
-from tta_bench.report.notes import manifest_table, validity_table
+from tta_bench.report.notes import audit_table, manifest_table, validity_table
 from tta_bench.report.palette import slots
 from tta_bench.store.groups import slug
 from tta_bench.store.jsonable import without_private_paths
@@ -98,6 +98,7 @@ def _settings(
                 tuple(excerpts),
                 _shortened(documents),
                 validity_table(group),
+                audit_table(group),
                 manifest_table(group),
                 tuple(group),
                 tuple(without_private_paths(left_out)),

@@ -23,7 +23,8 @@ class Setting:
         figures: curves and slices; empty without the losses of single tokens.
         excerpts: parts of the documents in which methods gain and lose most.
         documents: a table with a row for each document and method.
-        validity: what the probes said.
+        validity: what probes and audit said of each run.
+        audit: every finding of the audits; None if no run was audited.
         manifest: what the runs share.
         runs: the runs themselves.
         left_out: a sentence for everything that could not be shown.
@@ -35,6 +36,7 @@ class Setting:
     excerpts: tuple[Excerpt, ...]
     documents: Table
     validity: Table
+    audit: Table | None
     manifest: Table
     runs: tuple[Run, ...]
     left_out: tuple[str, ...]

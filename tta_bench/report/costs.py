@@ -141,8 +141,8 @@ def cost_figures(
     if outside:
         names = listed(Point(run, {}, context_of(run), 0.0).label for run in outside)
         sentences.append(
-            f"Not in these plots, since they are not ranked (failed, not valid, unfinished, or of "
-            f"random weights): {names}."
+            f"Not in these plots, since they are not ranked (failed, unfinished, not known to be "
+            f"valid, or of random weights): {names}."
         )
     unit = "bits per byte" if in_bytes else "nats per token"
     figures = []

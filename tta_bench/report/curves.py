@@ -19,8 +19,6 @@ from tta_bench.statistics import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tta_bench.report.documents import Reopened
 
 BAND_NOTE = (
@@ -49,7 +47,7 @@ def loss_figure(
         "tells methods apart.",
         "position in the document, scored tokens",
         "nats per token",
-        [(item.run.spec, _over_position(item.values)) for item in losses],
+        [(item.run.spec, _over_position(item)) for item in losses],
         slots,
         "tokens",
         signed=False,
@@ -59,23 +57,23 @@ def loss_figure(
     return replace(figure, series=tuple(series))
 
 
-def _over_position(values: Sequence[NDArray]) -> list[Bucket]:
+def _over_position(item: Losses | Gains) -> list[Bucket]:
     """The curve over position; a last position that would be a bucket alone joins the one before.
 
     Documents cut to 4,096 tokens would end in a bucket of one token each.
     """
-    longest = max((len(vector) for vector in values), default=1)
+    longest = max((len(vector) for vector in item.values), default=1)
     edges = log_edges(max(longest, 1))
     if len(edges) > 2 and edges[-2] == longest:
         edges = [*edges[:-2], edges[-1]]
-    return by_position(values, edges)
+    return by_position(item.values, edges, item.clusters)
 
 
 def position_figure(
     gains: Sequence[Gains], slots: Mapping[str, int], baseline: str, prefix: str = ""
 ) -> Figure:
     """The gain over the position in the document."""
-    curves = [(item.run.spec, _over_position(item.values)) for item in gains]
+    curves = [(item.run.spec, _over_position(item)) for item in gains]
     return _figure(
         f"{prefix}gain-by-position",
         "Gain by position in the document",
@@ -121,7 +119,10 @@ def token_figures(
             "the model's training text.",
             "occurrences in the evaluated documents",
             value,
-            [(item.run.spec, by_frequency(item.values, x, counts)) for item, x in pairs],
+            [
+                (item.run.spec, by_frequency(item.values, x, counts, clusters=item.clusters))
+                for item, x in pairs
+            ],
             slots,
             "occurrences",
         ),
@@ -131,7 +132,10 @@ def token_figures(
             "How often the same token stood earlier in its document; 0 is its first time.",
             "earlier occurrences in the document",
             value,
-            [(item.run.spec, by_occurrence(item.values, x)) for item, x in pairs],
+            [
+                (item.run.spec, by_occurrence(item.values, x, clusters=item.clusters))
+                for item, x in pairs
+            ],
             slots,
             "earlier occurrences",
         ),
@@ -141,7 +145,10 @@ def token_figures(
             "How many tokens ago the same token last stood in its document.",
             "tokens since the last occurrence",
             value,
-            [(item.run.spec, by_distance(item.values, x)) for item, x in pairs],
+            [
+                (item.run.spec, by_distance(item.values, x, clusters=item.clusters))
+                for item, x in pairs
+            ],
             slots,
             "tokens ago",
             first="first",

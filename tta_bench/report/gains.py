@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tta_bench.errors import BenchError
-from tta_bench.statistics import paired_difference
+from tta_bench.statistics import clusters_of, never_reset, paired_difference
+from tta_bench.tables.ranking import missing_documents, missing_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,11 @@ class Losses:
     rows: tuple[Row, ...]
     values: tuple[NDArray[np.float32], ...]
 
+    @property
+    def clusters(self) -> list[str]:
+        """Which of the documents count as one."""
+        return clusters_of(self.rows, never_reset(self.run))
+
 
 @dataclass(frozen=True, eq=False)
 class Gains:
@@ -46,6 +52,11 @@ class Gains:
     rows: tuple[Row, ...]
     values: tuple[NDArray[np.float32], ...]
     before: tuple[NDArray[np.float32], ...]
+
+    @property
+    def clusters(self) -> list[str]:
+        """Which of the documents count as one."""
+        return clusters_of(self.rows, never_reset(self.run))
 
 
 def losses_of(run: Run) -> Losses:
@@ -79,16 +90,22 @@ def gains_of(losses: Losses, baseline: Losses) -> Gains:
 
 
 def all_losses(runs: Sequence[Run]) -> tuple[list[Losses], list[str]]:
-    """The losses of the runs that have done a document, and a sentence for each other run."""
+    """The losses of the runs that have done all documents, and a sentence for each other run.
+
+    A run that lacks documents that others have would have a curve over other tokens.
+    """
     found, sentences = [], []
-    for run in runs:
+    for run, missing in zip(runs, missing_documents(runs), strict=True):
         try:
             losses = losses_of(run)
         except BenchError as error:
             sentences.append(f"{run.spec} has no curves: {error}")
             continue
-        if losses.rows:
-            found.append(losses)
-        else:
+        if not losses.rows:
             sentences.append(f"{run.spec} has no curves: it has done no document.")
+        elif missing:
+            why = missing_reason(len(losses.rows), missing)
+            sentences.append(f"{run.spec} has no curves: {why}.")
+        else:
+            found.append(losses)
     return found, sentences

@@ -59,6 +59,7 @@ def _setting(setting: Setting, report: Report, number: int) -> str:
         )
     if setting.excerpts:
         parts.append(_viewer(setting, report, number))
+    audit = table_html(setting.audit, report.slots) if setting.audit else ""
     shown = " open" if len(setting.documents.rows) <= OPEN_ROWS else ""
     manifests = "".join(
         f"<details><summary>{swatch(report.slots[run.spec])}{escaped(run.spec)}</summary>"
@@ -70,7 +71,7 @@ def _setting(setting: Setting, report: Report, number: int) -> str:
         f"<summary>A row for each document and method</summary>"
         f"{table_html(setting.documents, report.slots, title=False)}</details></section>",
         f"<section{_anchor('validity', number)}><h2>Validity</h2>"
-        f"{table_html(setting.validity, report.slots, title=False)}</section>",
+        f"{table_html(setting.validity, report.slots, title=False)}{audit}</section>",
         f"<section{_anchor('manifest', number)}><h2>Manifest</h2><details>"
         f"<summary>{escaped(setting.manifest.title)}</summary>"
         f"{table_html(setting.manifest, report.slots, title=False)}</details>{manifests}</section>",

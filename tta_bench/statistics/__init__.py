@@ -4,6 +4,7 @@ The document is the unit of statistics: tokens of one text depend on each other,
 gains drifts over a text, so only documents are exchangeable.
 """
 
+from tta_bench.statistics.clusters import clusters_of, never_reset
 from tta_bench.statistics.curves import (
     Bucket,
     by_distance,
@@ -14,7 +15,7 @@ from tta_bench.statistics.curves import (
     last_distances,
     log_edges,
 )
-from tta_bench.statistics.multiple import LEVEL, holm, tiers
+from tta_bench.statistics.multiple import LEVEL, holm, holm_pairs, tiers
 from tta_bench.statistics.paired import (
     ONE_DOCUMENT,
     Estimate,
@@ -48,11 +49,14 @@ __all__ = [
     "by_occurrence",
     "by_position",
     "clustered_ratio",
+    "clusters_of",
     "earlier_occurrences",
     "exp",
     "holm",
+    "holm_pairs",
     "last_distances",
     "log_edges",
+    "never_reset",
     "paired_difference",
     "quality",
     "sign_flip_p",

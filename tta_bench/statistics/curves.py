@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tta_bench.statistics.clusters import cluster_sums
 from tta_bench.statistics.paired import Estimate, clustered_ratio
 
 if TYPE_CHECKING:
@@ -54,17 +55,22 @@ def log_edges(largest: int, per_octave: int = 1) -> list[int]:
     return edges
 
 
-def by_position(values: Sequence[NDArray], edges: Sequence[int] | None = None) -> list[Bucket]:
+def by_position(
+    values: Sequence[NDArray],
+    edges: Sequence[int] | None = None,
+    clusters: Sequence[str] | None = None,
+) -> list[Bucket]:
     """The curve over the place of a scored token in its document, counted from 1.
 
     Args:
         values: [n_g] for each document g.
         edges: rising; powers of two by default.
+        clusters: a label for each document (`clusters_of`); by default all are independent.
     """
     import numpy as np
 
     places = [np.arange(1, len(vector) + 1) for vector in values]
-    return _curve(values, places, edges, ())
+    return _curve(values, places, edges, (), clusters)
 
 
 def by_frequency(
@@ -72,6 +78,7 @@ def by_frequency(
     ids: Sequence[NDArray],
     counts: NDArray | None = None,
     edges: Sequence[int] | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> list[Bucket]:
     """The curve over how often a token occurs.
 
@@ -81,6 +88,7 @@ def by_frequency(
         counts: [vocabulary] occurrences of each token in the text that defines its frequency, such
             as training text; by default all documents of `ids` together.
         edges: rising; by default powers of two, after 0 for tokens that `counts` has not seen.
+        clusters: a label for each document, as in `by_position`.
     """
     import numpy as np
 
@@ -89,11 +97,14 @@ def by_frequency(
         counts = np.bincount(np.concatenate([np.asarray(x, dtype=np.int64) for x in ids]))
     known = np.asarray(counts)
     places = [known[_scored(x, v)] for v, x in zip(values, ids, strict=True)]
-    return _curve(values, places, edges, (0,))
+    return _curve(values, places, edges, (0,), clusters)
 
 
 def by_distance(
-    values: Sequence[NDArray], ids: Sequence[NDArray], edges: Sequence[int] | None = None
+    values: Sequence[NDArray],
+    ids: Sequence[NDArray],
+    edges: Sequence[int] | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> list[Bucket]:
     """The curve over how many tokens ago the same token last stood in the document.
 
@@ -103,14 +114,18 @@ def by_distance(
         values: [n_g] for each document g.
         ids: all token ids of each document; those scored are its last n_g.
         edges: rising; by default 0, then powers of two.
+        clusters: a label for each document, as in `by_position`.
     """
     _check(values, ids)
     places = [_scored(last_distances(x), v) for v, x in zip(values, ids, strict=True)]
-    return _curve(values, places, edges, (0,))
+    return _curve(values, places, edges, (0,), clusters)
 
 
 def by_occurrence(
-    values: Sequence[NDArray], ids: Sequence[NDArray], edges: Sequence[int] | None = None
+    values: Sequence[NDArray],
+    ids: Sequence[NDArray],
+    edges: Sequence[int] | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> list[Bucket]:
     """The curve over how often the document has had the same token before.
 
@@ -118,10 +133,11 @@ def by_occurrence(
         values: [n_g] for each document g.
         ids: all token ids of each document; those scored are its last n_g.
         edges: rising; by default 0, then powers of two.
+        clusters: a label for each document, as in `by_position`.
     """
     _check(values, ids)
     places = [_scored(earlier_occurrences(x), v) for v, x in zip(values, ids, strict=True)]
-    return _curve(values, places, edges, (0,))
+    return _curve(values, places, edges, (0,), clusters)
 
 
 def earlier_occurrences(ids: NDArray) -> NDArray[np.int64]:
@@ -167,6 +183,7 @@ def _curve(
     places: Sequence[NDArray],
     edges: Sequence[int] | None,
     before: tuple[int, ...],
+    clusters: Sequence[str] | None,
 ) -> list[Bucket]:
     """The buckets that hold tokens; values outside the edges are left out."""
     import numpy as np
@@ -182,10 +199,15 @@ def _curve(
         weights = np.asarray(vector, dtype=np.float64)[inside]
         sums[g] = np.bincount(bucket[inside], weights, number)
         sizes[g] = np.bincount(bucket[inside], minlength=number)
+    own = [str(g) for g in range(len(values))] if clusters is None else clusters
     curve = []
     for k in range(number):
         has = sizes[:, k] > 0
         if has.any():
-            estimate = clustered_ratio(sums[has, k].tolist(), sizes[has, k].tolist())
+            labels = [label for label, there in zip(own, has, strict=True) if there]
+            estimate = clustered_ratio(
+                cluster_sums(sums[has, k].tolist(), labels),
+                cluster_sums(sizes[has, k].tolist(), labels),
+            )
             curve.append(Bucket(edges[k], edges[k + 1], int(sizes[:, k].sum()), estimate))
     return curve

@@ -23,6 +23,20 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def holm_pairs(
+    losses: Sequence[float | None], p_value: Callable[[int, int], float | None]
+) -> dict[tuple[int, int], float | None]:
+    """Adjusted p of every pair of ranked rows (i, j), i < j, by Holm over all of those pairs.
+
+    Args:
+        losses: a loss for each row; None is not ranked and in no pair.
+        p_value: the p of a pair of rows; None if it cannot be tested.
+    """
+    ranked = [i for i, loss in enumerate(losses) if loss is not None]
+    pairs = list(combinations(ranked, 2))
+    return dict(zip(pairs, holm([p_value(*pair) for pair in pairs]), strict=True))
+
+
 def tiers(
     losses: Sequence[float | None],
     p_value: Callable[[int, int], float | None],
@@ -42,8 +56,7 @@ def tiers(
             nothing apart.
     """
     ranked = sorted((loss, i) for i, loss in enumerate(losses) if loss is not None)
-    pairs = list(combinations(sorted(i for _, i in ranked), 2))
-    adjusted = dict(zip(pairs, holm([p_value(*pair) for pair in pairs]), strict=True))
+    adjusted = holm_pairs(losses, p_value)
     result: list[int | None] = [None] * len(losses)
     tier, first = 0, -1
     for _, i in ranked:

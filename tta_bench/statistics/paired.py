@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tta_bench.statistics.clusters import cluster_sums, clusters_of, one_cluster
 from tta_bench.statistics.quality import exp
 from tta_bench.statistics.student import t_p_value, t_quantile
 
 if TYPE_CHECKING:
     from tta_bench.store import Row
 
-ONE_DOCUMENT = "one document: no between-document inference"
+ONE_DOCUMENT = one_cluster(1, dependent=False)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class PairedDifference:
 
     Attributes:
         documents: documents paired; 0 if the pair is refused.
+        clusters: independent observations among them: equal documents are one.
         tokens: tokens paired.
         unpaired: documents that only one of the two has done.
         delta: nats per token, sum D_g / sum n_g; None if the pair is refused.
@@ -79,7 +81,7 @@ class PairedDifference:
         standard_error: document-clustered (jackknife), of `delta`.
         interval: t interval of `delta`.
         reason: why there is no interval, or no pair at all.
-        sums: D_g of the paired documents, nats; empty if the pair is refused.
+        sums: D_g of each cluster, nats; empty if the pair is refused.
         sizes: n_g, their tokens.
     """
 
@@ -92,14 +94,15 @@ class PairedDifference:
     interval: tuple[float, float] | None = None
     reason: str | None = None
     sums: tuple[float, ...] = ()
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[float, ...] = ()
+    clusters: int = 0
 
     @property
     def p_t(self) -> float | None:
         """Two-sided p of the t test whose interval `interval` is."""
         if self.delta is None or self.standard_error is None:
             return None
-        return t_p_value(self.delta, self.standard_error, self.documents - 1)
+        return t_p_value(self.delta, self.standard_error, self.clusters - 1)
 
     @property
     def ratio(self) -> float | None:
@@ -113,13 +116,24 @@ class PairedDifference:
 
 
 def paired_difference(
-    rows: Iterable[Row], baseline: Iterable[Row], confidence: float = 0.95
+    rows: Iterable[Row],
+    baseline: Iterable[Row],
+    confidence: float = 0.95,
+    *,
+    dependent: bool = False,
 ) -> PairedDifference:
     """Compares two runs document by document.
 
     Documents that only one of them has done are left out and counted. If a document of the same
     key has another content or another number of tokens, the runs did not read the same thing, and
-    the whole pair is refused.
+    the whole pair is refused. Documents of equal content are one cluster.
+
+    Args:
+        rows: documents of the method.
+        baseline: documents of the baseline.
+        confidence: of the interval.
+        dependent: whether what a method read before changes what it predicts, as without a reset;
+            then there is no interval over documents.
     """
     mine = {row.key: row for row in rows if row.status == "done"}
     theirs = {row.key: row for row in baseline if row.status == "done"}
@@ -137,7 +151,10 @@ def paired_difference(
         return _refused(unpaired, "no document is done by both")
     sums = [(mine[key].nll or 0.0) - (theirs[key].nll or 0.0) for key in shared]
     sizes = [mine[key].tokens for key in shared]
-    estimate = clustered_ratio(sums, sizes, confidence)
+    clusters = clusters_of([mine[key] for key in shared], dependent)
+    whole = cluster_sums(sums, clusters), cluster_sums(sizes, clusters)
+    estimate = clustered_ratio(*whole, confidence)
+    alone = one_cluster(len(shared), dependent) if estimate.reason else None
     return PairedDifference(
         documents=len(shared),
         tokens=sum(sizes),
@@ -146,9 +163,10 @@ def paired_difference(
         macro_delta=math.fsum(s / n for s, n in zip(sums, sizes, strict=True)) / len(shared),
         standard_error=estimate.standard_error,
         interval=estimate.interval,
-        reason=estimate.reason,
-        sums=tuple(sums),
-        sizes=tuple(sizes),
+        reason=alone,
+        sums=tuple(whole[0]),
+        sizes=tuple(whole[1]),
+        clusters=estimate.documents,
     )
 
 

@@ -98,6 +98,8 @@ def remove_run(folder: Path) -> None:
         UsageError: the folder is not a run, or another process is writing it.
         BenchError: a file cannot be deleted.
     """
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link; delete the run that it points to by its own name.")
     if not (folder / "manifest.json").exists():
         raise UsageError(f"{folder} holds no run: there is no manifest.json in it.")
     lock = RunLock(folder)
@@ -108,12 +110,16 @@ def remove_run(folder: Path) -> None:
     finally:
         lock.release()
     for path in (folder / "nll", folder):
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
 
 
 def _own_files(folder: Path) -> list[Path]:
-    drafts = [p for where in (folder, folder / "nll") for p in where.glob(".*.part")]
-    vectors = [p for p in (folder / "nll").glob("*.npz") if _VECTOR.fullmatch(p.name)]
-    named = [folder / name for name in _FILES]
+    losses = folder / "nll"
+    # What lies behind a link belongs to somebody else: only the link itself is the run's.
+    linked = losses.is_symlink()
+    inside = [folder] if linked else [folder, losses]
+    drafts = [p for where in inside for p in where.glob(".*.part")]
+    vectors = [] if linked else [p for p in losses.glob("*.npz") if _VECTOR.fullmatch(p.name)]
+    named = [*([losses] if linked else []), *(folder / name for name in _FILES)]
     return [*(p for p in drafts if _DRAFT.fullmatch(p.name)), *sorted(vectors), *named]

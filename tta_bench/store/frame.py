@@ -11,6 +11,7 @@ from tta_bench.errors import UsageError
 from tta_bench.store import Run, load_run
 from tta_bench.store.catalog import run_folders
 from tta_bench.store.manifest import section
+from tta_bench.store.verdict import valid_of, valid_reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ COLUMNS: dict[str, str] = {
     "key": "string",
     "created": "string",
     "run_status": "string",
+    "run_valid": "Int64",
+    "run_valid_reason": "string",
     "model": "string",
     "dataset": "string",
     "method": "string",
@@ -54,7 +57,7 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of the table, in order, with their pandas types."""
 
-_COSTS = [name for name in COLUMNS if name.startswith("run_") and name != "run_status"]
+_COSTS = [name for name in COLUMNS if name.startswith("run_") and COLUMNS[name] == "Float64"]
 
 
 def load_results(path: str | os.PathLike[str] = "results") -> pd.DataFrame:
@@ -122,6 +125,8 @@ def _records(run: Run) -> list[dict[str, Any]]:
         "key": manifest["key"],
         "created": manifest.get("created"),
         "run_status": run.status,
+        "run_valid": valid_of(run),
+        "run_valid_reason": valid_reason_of(run),
         "model": manifest["model"].get("name"),
         "dataset": manifest["dataset"].get("spec"),
         "method": run.method,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNFINISHED = "unfinished"
+NPZ_HEADER = 4096
+"""Most bytes of a file of losses beside the losses."""
 COSTS = (
     "flops_per_token",
     "flops_per_token_counted",
@@ -124,6 +126,10 @@ class Run:
             content = path.read_bytes()
             if row.nll_sha256 and hashlib.sha256(content).hexdigest() != row.nll_sha256:
                 raise BenchError(f"{path} is damaged: its hash differs from the one in rows.jsonl.")
+            with zipfile.ZipFile(io.BytesIO(content)) as packed:
+                unpacked = sum(entry.file_size for entry in packed.infolist())
+            if unpacked > 4 * row.tokens + NPZ_HEADER:  # before it fills the memory
+                raise BenchError(f"{path} is damaged: it unpacks to {unpacked:,} bytes.")
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 vector = archive["nll"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import count, fixed, plural
-from tta_bench.statistics import paired_difference, sign_flip_p
+from tta_bench.metrics.difference import difference_of
+from tta_bench.statistics import PairedDifference, paired_difference
 from tta_bench.store.jsonable import leaves
 from tta_bench.tables.compare import p_text
 from tta_bench.tables.table import Column, Table
@@ -68,17 +69,6 @@ def _documents(first: Run, second: Run) -> Table:
                 "reason": pair.reason if pair.delta is None else None,
             }
         )
-    whole = paired_difference(second.rows, first.rows)
-    notes = [f"not compared: {whole.reason}"]
-    if whole.delta is not None:
-        half = "" if whole.interval is None else f" ±{fixed(whole.interval[1] - whole.delta, 4)}"
-        p = sign_flip_p(whole.sums)
-        notes = [
-            f"second minus first: {fixed(whole.delta, 4, '+')}{half} nats/token over "
-            f"{plural(whole.documents, 'document')}, p {p_text(p)} (sign flips over documents)"
-            + (f"; {whole.reason}" if whole.reason else ""),
-            f"perplexity x {fixed(whole.ratio, 4)}",
-        ]
     columns = [
         Column("key", "document", left=True),
         Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
@@ -87,4 +77,21 @@ def _documents(first: Run, second: Run) -> Table:
         Column("change", "change", show=lambda row: fixed(row["change"], 4, "+")),
         Column("reason"),
     ]
+    notes = _change_notes(difference_of(second, first))
     return Table(f"{first.spec}: what changed in each document", columns, rows, notes)
+
+
+def _change_notes(whole: PairedDifference | None) -> list[str]:
+    if whole is None:  # a run beside itself
+        return []
+    if whole.delta is None:
+        return [f"not compared: {whole.reason}"]
+    tested = whole.interval is not None
+    half = f" ±{fixed(whole.interval[1] - whole.delta, 4)}" if whole.interval else ""
+    test = f"p {p_text(whole.p_t)} (paired t over documents)" if tested else str(whole.reason)
+    both, every = whole.documents, whole.documents + whole.unpaired
+    over = f"{both:,} of {every:,} documents" if whole.unpaired else plural(both, "document")
+    return [
+        f"second minus first: {fixed(whole.delta, 4, '+')}{half} nats/token over {over}, {test}",
+        f"perplexity x {fixed(whole.ratio, 4)}",
+    ]

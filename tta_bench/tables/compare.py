@@ -9,14 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import UsageError
-from tta_bench.format import BREAK, DASH
+from tta_bench.format import BREAK, DASH, listed
 from tta_bench.metrics.difference import difference_of
 from tta_bench.statistics import (
     BOOTSTRAP_DOCUMENTS,
-    EXACT_DOCUMENTS,
+    LEVEL,
     bootstrap_interval,
-    holm,
-    paired_difference,
+    holm_pairs,
     sign_flip_p,
     tiers,
 )
@@ -28,10 +27,13 @@ if TYPE_CHECKING:
     from tta_bench.store import Run
 
 RATIO = "perplexity_ratio"
+P_NOTE = (
+    "p: paired t over documents, the test of the interval of Δ, by Holm over all pairs of ranked "
+    "rows"
+)
 TIER_NOTE = (
-    "tier: every pair of ranked rows is tested (paired t over documents, p by Holm over all pairs "
-    "of the table); from the best row down, a row told apart at 5 % from the first row of a tier "
-    "opens the next"
+    "tier: the same test; from the best row down, a row told apart at 5 % from the first row of a "
+    "tier opens the next"
 )
 
 
@@ -63,23 +65,47 @@ def compare_tables(
 
 def _tested(table: Table, group: Sequence[Run], baseline: str) -> Table:
     other = baseline_of(group, baseline)
-    rows = [{**row, **_tests(run, other)} for run, row in zip(group, table.rows, strict=True)]
-    adjusted = holm([row["p_sign_flip"] for row in rows])
+    rows = [{**row, **_tests(run, other, row)} for run, row in zip(group, table.rows, strict=True)]
     losses = [row["nll_per_token"] if row["ranked"] else None for row in rows]
-    levels = tiers(losses, lambda i, j: paired_difference(group[i].rows, group[j].rows).p_t)
-    for row, p, tier in zip(rows, adjusted, levels, strict=True):
-        row["p_holm"], row["tier"] = p, tier
-    place = next(i for i, c in enumerate(table.columns) if c.key == RATIO) + 1
-    columns = [*table.columns[:place], *_TEST_COLUMNS, *table.columns[place:]]
+
+    def p_value(i: int, j: int) -> float | None:
+        pair = difference_of(group[i], group[j])
+        return None if pair is None else pair.p_t
+
+    # One family of tests for both, so that p and tier cannot contradict each other.
+    adjusted, levels = holm_pairs(losses, p_value), tiers(losses, p_value)
+    if all(p is None for p in adjusted.values()):  # nothing was tested: nothing shares a tier
+        levels = [None] * len(rows)
+    place = next((i for i, run in enumerate(group) if run is other), -1)
+    for i, (row, tier) in enumerate(zip(rows, levels, strict=True)):
+        row["tier"] = tier
+        row["p_holm"] = adjusted.get((min(i, place), max(i, place)))
+        if row["p_holm"] is None and i != place:
+            row["p_reason"] = _no_test(row, rows[place] if place >= 0 else None)
+    at = next(i for i, c in enumerate(table.columns) if c.key == RATIO) + 1
+    columns = [*table.columns[:at], *_TEST_COLUMNS, *table.columns[at:]]
     return replace(table, columns=columns, rows=rows, notes=_with_notes(table.notes, rows))
 
 
-def _tests(run: Run, baseline: Run | None) -> dict[str, Any]:
+def _no_test(row: Values, baseline: Values | None) -> str:
+    """Why a row has no p."""
+    if baseline is None:
+        return str(row["delta_reason"])
+    if not row["ranked"]:
+        return "it is not ranked"
+    if not baseline["ranked"]:
+        return f"{baseline['method']} is not ranked"
+    return str(row["delta_reason"])
+
+
+def _tests(run: Run, baseline: Run | None, row: Values) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys(column.key for column in _TEST_COLUMNS)
     pair = difference_of(run, baseline)
-    if pair is None:
+    if pair is None or not row["ranked"]:
         return values
-    values["p_sign_flip"] = sign_flip_p(pair.sums)
+    values["p_t"] = pair.p_t
+    if 2.0 ** (1 - pair.clusters) <= LEVEL:  # the least that sign flips can give
+        values["p_sign_flip"] = sign_flip_p(pair.sums)
     low, high = bootstrap_interval(pair.sums, pair.sizes) or (None, None)
     values |= {"delta_bootstrap_ci95_low": low, "delta_bootstrap_ci95_high": high}
     # JSON has no infinity.
@@ -88,21 +114,32 @@ def _tests(run: Run, baseline: Run | None) -> dict[str, Any]:
 
 def _with_notes(notes: Sequence[str], rows: Sequence[Values]) -> list[str]:
     added = []
-    tested = [row["delta_documents"] for row in rows if row["p_sign_flip"] is not None]
-    if tested:
-        few, many = min(tested), max(tested)
-        how = "all patterns" if many <= EXACT_DOCUMENTS else "10,000 random patterns, seed 0"
-        least = f", at least {2.0 ** (1 - few):.2g} before it" if few <= EXACT_DOCUMENTS else ""
-        added.append(f"p: sign flips over documents ({how}), Holm over the methods{least}")
-        if many >= BOOTSTRAP_DOCUMENTS:
-            added.append("csv, json and parquet hold a bootstrap interval of Δ, too (seed 0)")
+    if any(row["p_holm"] is not None for row in rows):
+        added.append(P_NOTE)
+    if any(row["delta_bootstrap_ci95_low"] is not None for row in rows):
+        added.append(
+            "csv, json and parquet hold a bootstrap interval of Δ, too (seed 0, from "
+            f"{BOOTSTRAP_DOCUMENTS} documents on)"
+        )
+    added += [f"no p: {note}" for note in _untested(rows)]
     if any(row["tier"] for row in rows):
         added.append(TIER_NOTE)
     return [*notes[:2], *added, *notes[2:]]
 
 
+def _untested(rows: Sequence[Values]) -> list[str]:
+    """Why rows have no p, each reason once, with the rows that it is about."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        if row["p_reason"]:
+            methods.setdefault(row["p_reason"], []).append(row["method"])
+    return [f"{listed(about)}: {reason}" for reason, about in methods.items()]
+
+
 def sorted_table(table: Table, name: str | None) -> Table:
     """The table sorted by a column, the best first and what is not known last.
+
+    A row that is not ranked comes after those that are, wherever one value is better than another.
 
     Args:
         table: any table.
@@ -121,9 +158,10 @@ def sorted_table(table: Table, name: str | None) -> Table:
 
     known = [row for row in table.rows if row.get(column.key) is not None]
     unknown = [row for row in table.rows if row.get(column.key) is None]
-    return replace(
-        table, rows=[*sorted(known, key=order, reverse=column.better == "higher"), *unknown]
-    )
+    known = sorted(known, key=order, reverse=column.better == "higher")
+    if column.better is not None:
+        known.sort(key=lambda row: not row.get("ranked", True))
+    return replace(table, rows=[*known, *unknown])
 
 
 def _column(table: Table, name: str) -> Column:
@@ -146,6 +184,8 @@ def p_text(p: float | None) -> str:
 _TEST_COLUMNS = [
     Column("p_holm", "p", show=lambda row: p_text(row["p_holm"])),
     Column("tier", "tier", show=lambda row: DASH if row["tier"] is None else str(row["tier"])),
+    Column("p_reason"),
+    Column("p_t"),
     Column("p_sign_flip"),
     Column("delta_bootstrap_ci95_low"),
     Column("delta_bootstrap_ci95_high"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import DASH, duration, listed, plural, si
 from tta_bench.store.rows import FAILED
+from tta_bench.tables.ranking import VERDICTS, missing_reason, standing_of
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -26,7 +27,10 @@ def notes_of(
     """
     notes = [_documents(rows), f"protocol: {protocol_note(runs)}"]
     if any(row["delta_ci95"] for row in rows):
-        notes.append("Δ: paired over documents; ± is its 95 % interval, documents as clusters")
+        equal = ", equal ones as one" if any(map(_has_copies, rows)) else ""
+        notes.append(
+            f"Δ: paired over documents; ± is its 95 % interval, documents as clusters{equal}"
+        )
     if all(baseline not in (row["name"], row["method"]) for row in rows):
         notes.append(
             f"{baseline} was not run under this protocol: there is nothing to compare with"
@@ -34,6 +38,9 @@ def notes_of(
     notes += _grouped(_difference_notes(rows, baseline), len(rows))
     notes += _grouped(_cost_notes(rows), len(rows))
     notes += _grouped([(text, row["method"]) for text, row in _remarks(runs, rows)], len(rows))
+    notes += _verdict_notes(runs)
+    if any(row["marks"] or row["documents_missing"] for row in rows):
+        notes.append("rows that are marked or lack documents are not ranked")
     partial = [(reason, row["method"]) for row in rows for reason in row["partial_reasons"]]
     notes += [f"PARTIAL: {note}" for note in _grouped(partial, len(rows))]
     if any(row["random_weights"] for row in rows):
@@ -77,7 +84,23 @@ def partial_reasons(run: Run) -> list[str]:
 def _documents(rows: Sequence[Mapping[str, Any]]) -> str:
     most = max(rows, key=lambda row: row["tokens"])
     parts = [plural(most["documents_done"], "document"), plural(most["tokens"], "token")]
+    if _has_copies(most):
+        parts.insert(1, f"{most['documents_distinct']:,} of them distinct")
     return ", ".join([*parts, plural(most["bytes"], "byte")] if most["bytes"] else parts)
+
+
+def _has_copies(row: Mapping[str, Any]) -> bool:
+    return bool(row["documents_distinct"] < row["documents_done"])
+
+
+def _verdict_notes(runs: Sequence[Run]) -> list[str]:
+    """A note for each verdict and reason, with the methods that it is about."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        for objection in standing_of(run).objections:
+            if objection.mark in VERDICTS:
+                found.setdefault(objection.mark, []).append((objection.reason, run.spec))
+    return [f"{mark}: {note}" for mark, why in found.items() for note in _grouped(why, len(runs))]
 
 
 def protocol_note(runs: Sequence[Run]) -> str:
@@ -122,10 +145,14 @@ def _difference_notes(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[
                 if refused
                 else (row["delta_reason"], "")
             )
+        elif row["documents_missing"] and row["documents_done"]:
+            done = missing_reason(row["documents_done"], row["documents_missing"])
+            notes.append((f"no perplexity: {done}", row["method"]))
         if row["delta_nats_per_token"] is not None and row["delta_unpaired_documents"]:
+            both, more = row["delta_documents"], row["delta_unpaired_documents"]
             text = (
-                f"compared with {baseline} on {plural(row['delta_documents'], 'document')}; "
-                f"{row['delta_unpaired_documents']:,} more done by only one of the two"
+                f"Δ over {both:,} of {plural(both + more, 'document')}, those that both this row "
+                f"and {baseline} have done"
             )
             notes.append((text, row["method"]))
     return notes
@@ -153,7 +180,12 @@ def _remarks(
     runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     pairs = zip(runs, rows, strict=True)
-    return [(text, row) for run, row in pairs for text in (*run.warnings, *run.notes)]
+    return [
+        (text, row)
+        for run, row in pairs
+        for text in (*run.warnings, *run.notes)
+        if not text.startswith("NOT VALID")  # older runs have their verdict here, too
+    ]
 
 
 def _grouped(notes: Sequence[tuple[str, str]], total: int) -> list[str]:

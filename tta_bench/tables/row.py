@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import MetricError
 from tta_bench.format import DASH
 from tta_bench.metrics import Metric, available
+from tta_bench.metrics.cost import COST
 from tta_bench.metrics.difference import difference_of
 from tta_bench.metrics.quality import quality_of
-from tta_bench.store.rows import FAILED
+from tta_bench.statistics import clusters_of
+from tta_bench.store.verdict import valid_of, valid_reason_of
 from tta_bench.tables.documents import document_row
 from tta_bench.tables.notes import partial_reasons
+from tta_bench.tables.ranking import missing_documents, missing_reason, standing_of
 from tta_bench.tables.settings import BASELINE, baseline_of, by_setting
 
 if TYPE_CHECKING:
@@ -40,11 +44,18 @@ def rows_of_setting(group: Sequence[Run], baseline: str) -> list[dict[str, Any]]
         baseline: name or spec of the method that the others are compared with.
     """
     other, frozen = baseline_of(group, baseline), baseline_of(group)
-    return [_row(run, other, frozen, baseline) for run in group]
+    missing = missing_documents(group)
+    return [
+        _row(run, other, frozen, baseline, lacks) for run, lacks in zip(group, missing, strict=True)
+    ]
 
 
 def metric_values(
-    metrics: Iterable[Metric], run: Run, baseline: Run | None, frozen: Run | None
+    metrics: Iterable[Metric],
+    run: Run,
+    baseline: Run | None,
+    frozen: Run | None,
+    missing: int = 0,
 ) -> dict[str, float | None]:
     """The values of metrics by name.
 
@@ -53,27 +64,35 @@ def metric_values(
         run: the run, or a part of its documents.
         baseline: the run that it is compared with.
         frozen: the run of `none`.
+        missing: documents that the run lacks (`missing_documents`); then only costs are known,
+            for all else would be of other documents than in the other rows.
     """
-    return {m.name: m.of(run, frozen if m.against == "none" else baseline) for m in metrics}
+    values: dict[str, float | None] = {}
+    for metric in metrics:
+        known = not missing or metric in COST
+        other = frozen if metric.against == "none" else baseline
+        values[metric.name] = metric.of(run, other) if known else None
+    return values
 
 
-def _row(run: Run, baseline: Run | None, frozen: Run | None, name: str) -> dict[str, Any]:
-    facts = _facts(run, baseline, name)
-    values = metric_values(available().values(), run, baseline, frozen)
+def _row(
+    run: Run, baseline: Run | None, frozen: Run | None, name: str, missing: int
+) -> dict[str, Any]:
+    facts = _facts(run, baseline, name, missing)
+    values = metric_values(available().values(), run, baseline, frozen, missing)
     clash = min(facts.keys() & values.keys(), default=None)
     if clash is not None:
         raise MetricError(f"the metric '{clash}' has the name of a field of every row; rename it.")
     return facts | values
 
 
-def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
+def _facts(run: Run, baseline: Run | None, name: str, missing: int) -> dict[str, Any]:
     """What the row is of, and what must be known to judge its metrics."""
     manifest = run.manifest
     quality = quality_of(run)
     partial = partial_reasons(run)
-    random = bool(manifest["model"].get("random_weights"))
-    failed = run.failed or quality is None or any(row.status in FAILED for row in run.rows)
-    valid = run.summary.get("valid")  # None: not judged
+    standing = standing_of(run, missing)
+    done = [row for row in run.rows if row.status == "done"]
     return {
         "method": run.spec,
         "name": run.method,
@@ -81,9 +100,12 @@ def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
         "reason": run.summary.get("reason"),
         "partial": bool(partial),
         "partial_reasons": partial,
-        "ranked": run.status == "complete" and valid is not False and not (random or failed),
-        "valid": valid,
-        "random_weights": random,
+        "ranked": standing.ranked,
+        "not_ranked": standing.text,
+        "marks": standing.marks,
+        "valid": valid_of(run),
+        "valid_reason": valid_reason_of(run),
+        "random_weights": bool(manifest["model"].get("random_weights")),
         "model": manifest["model"].get("name"),
         "dataset": manifest["dataset"].get("spec"),
         "dtype": manifest.get("dtype"),
@@ -91,11 +113,13 @@ def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
         "protocol": manifest["protocol"],
         "lanes": run.lanes,
         "documents_done": quality.documents if quality else 0,
+        "documents_distinct": len(set(clusters_of(done))),
+        "documents_missing": missing,
         "tokens": quality.tokens if quality else 0,
         "bytes": quality.bytes or None if quality else 0,
         "words": quality.words or None if quality else 0,
         "nll": quality.nll if quality else None,
-        **_pairing(run, baseline, name),
+        **_pairing(run, baseline, name, missing),
         "flops_agree": run.summary.get("flops_agree"),
         "flops_note": run.summary.get("flops_note"),
         "key": manifest["key"],
@@ -104,9 +128,12 @@ def _facts(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
     }
 
 
-def _pairing(run: Run, baseline: Run | None, name: str) -> dict[str, Any]:
+def _pairing(run: Run, baseline: Run | None, name: str, missing: int) -> dict[str, Any]:
     """On which documents a run is compared with its baseline, or why it is not."""
     pair = difference_of(run, baseline)
+    if pair is not None and pair.delta is not None and missing:
+        done = sum(row.status == "done" for row in run.rows)
+        pair = replace(pair, interval=None, reason=missing_reason(done, missing))
     alone = "the baseline" if baseline else f"no run of {name} to compare with"
     return {
         "delta_ci95": _interval(pair.interval if pair else None),

@@ -12,8 +12,10 @@ from tta_bench.metrics import Metric, named
 from tta_bench.metrics.difference import DIFFERENCE
 from tta_bench.metrics.quality import QUALITY, quality_of
 from tta_bench.store.key import setting
+from tta_bench.store.verdict import valid_of, valid_reason_of
 from tta_bench.tables.compare import sorted_table
 from tta_bench.tables.notes import protocol_note
+from tta_bench.tables.ranking import marked, missing_documents, standing_of
 from tta_bench.tables.row import metric_values
 from tta_bench.tables.settings import (
     BASELINE,
@@ -32,6 +34,7 @@ Slice = Literal["domain", "dataset", "document"]
 NO_DOMAIN = "(top)"
 _SHOWN = ("nll_per_token", "bits_per_byte", "delta_nats_per_token")
 _HIDDEN = ("delta_ci95_low", "delta_ci95_high")
+_FACTS = ("documents_missing", "valid", "valid_reason")
 
 
 def slice_tables(
@@ -121,15 +124,23 @@ def _slices(
     rows = []
     for name in dict.fromkeys(name for run in group for name in parts[id(run)]):
         cut = {id(run): _cut(run, parts[id(run)].get(name, [])) for run in group}
-        for run in group:
+        lacks = missing_documents([cut[id(run)] for run in group])
+        for run, missing in zip(group, lacks, strict=True):
             part = cut[id(run)]
             quality = quality_of(part)
-            values = metric_values(metrics, part, cut.get(id(other)), cut.get(id(frozen)))
+            others = cut.get(id(other)), cut.get(id(frozen))
+            values = metric_values(metrics, part, *others, missing)
+            standing = standing_of(run)
             rows.append(
                 {
                     "slice": name,
                     "method": run.spec,
+                    "ranked": standing.ranked and not missing,
+                    "marks": standing.marks,
+                    "valid": valid_of(run),
+                    "valid_reason": valid_reason_of(run),
                     "documents_done": quality.documents if quality else 0,
+                    "documents_missing": missing,
                     "tokens": quality.tokens if quality else 0,
                     "nll": quality.nll if quality else None,
                     **values,
@@ -155,6 +166,10 @@ def _notes(rows: Sequence[Values], by: str) -> list[str]:
     notes = []
     if any(row["delta_ci95_low"] is not None for row in rows):
         notes.append("Δ: paired over the slice's documents; ± is its 95 % interval")
+    if any(row["documents_missing"] for row in rows):
+        notes.append("a row that lacks documents of its slice has no numbers")
+    if any(row["marks"] for row in rows):
+        notes.append("rows that are marked are not ranked in `tta-bench compare`, which says why")
     if by != "document" and any(row["documents_done"] == 1 for row in rows):
         notes.append("a slice of one document has no between-document inference")
     return notes
@@ -164,13 +179,13 @@ def _columns(by: str, baseline: str, asked: Sequence[str]) -> list[Column]:
     shown = named(dict.fromkeys([*_SHOWN, *asked]))
     return [
         Column("slice", by, left=True),
-        Column("method", "method", left=True),
+        Column("method", "method", show=lambda row: marked(row["method"], row["marks"]), left=True),
         Column("documents_done", "documents", show=lambda row: count(row["documents_done"])),
         Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
         *(
             replace(metric_column(metric, baseline), bold=False, show=metric.text)
             for metric in shown
         ),
-        *(Column(name) for name in _HIDDEN if name not in asked),
+        *(Column(name) for name in (*_HIDDEN, *_FACTS) if name not in asked),
         Column("run"),
     ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tta_bench.format import BREAK, DASH
+from tta_bench.format import DASH
 from tta_bench.metrics import Metric, available, named
 from tta_bench.store.rows import FAILED
 from tta_bench.tables.notes import notes_of
+from tta_bench.tables.ranking import marked, missing_mark
 from tta_bench.tables.row import rows_of_setting
 from tta_bench.tables.settings import BASELINE, by_setting, titles_of
 from tta_bench.tables.table import Column, Table, Values
@@ -65,8 +66,9 @@ def _columns(first: Run, baseline: str, asked: Sequence[str]) -> list[Column]:
 
 
 _FACTS = (
-    *("name", "status", "reason", "partial", "ranked", "model", "dataset", "dtype", "device"),
-    *("lanes", "documents_done", "tokens", "bytes", "words", "nll"),
+    *("name", "status", "reason", "partial", "ranked", "not_ranked", "valid", "valid_reason"),
+    *("model", "dataset", "dtype", "device", "lanes", "documents_done", "documents_distinct"),
+    *("documents_missing", "tokens", "bytes", "words", "nll"),
 )
 
 
@@ -91,9 +93,11 @@ def metric_column(metric: Metric, baseline: str, first: bool = False) -> Column:
 
 def _or_status(show: Callable[[Values], str]) -> Callable[[Values], str]:
     def text(row: Values) -> str:
-        if row["status"] not in FAILED and row["nll"] is not None:
-            return show(row)
-        return row["status"] if row["status"] != "complete" else "no document"
+        if row["status"] in FAILED or row["nll"] is None:
+            return row["status"] if row["status"] != "complete" else "no document"
+        if row["documents_missing"]:
+            return missing_mark(row["documents_done"], row["documents_missing"])
+        return show(row)
 
     return text
 
@@ -104,4 +108,4 @@ def _unless_failed(show: Callable[[Values], str]) -> Callable[[Values], str]:
 
 
 def _method(row: Values) -> str:
-    return row["label"].replace(":", f":{BREAK}").replace(",", f",{BREAK}")
+    return marked(row["label"], row["marks"])

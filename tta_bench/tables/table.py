@@ -14,7 +14,9 @@ from tta_bench.format import BREAK, DASH, plain
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-STAMPS = ("PARTIAL", "RANDOM WEIGHTS")
+STAMPS = (
+    *("PARTIAL", "RANDOM WEIGHTS", "NOT VALID", "validity unknown", "not audited", "not judged"),
+)
 """Notes that begin with one of these are warnings about the numbers."""
 
 Values = Mapping[str, Any]

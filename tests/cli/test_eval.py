@@ -320,7 +320,7 @@ def test_a_method_that_peeks_is_shown_but_never_ranked(tta_bench, tmp_path, text
     assert cheat["flops_x_none"] == pytest.approx(1.0, rel=1e-3)  # no formula, none's own work
 
 
-def test_a_method_that_changes_the_shared_weights_ends_everything(tta_bench, tmp_path, texts):
+def test_after_a_method_that_changes_the_shared_weights_others_are_unharmed(tta_bench, tmp_path, texts):
     (tmp_path / "vandal.py").write_text(VANDAL)
     done = tta_bench(
         "eval",
@@ -329,18 +329,24 @@ def test_a_method_that_changes_the_shared_weights_ends_everything(tta_bench, tmp
         "--dataset",
         texts,
         "--method",
+        "none",
+        "--method",
         "vandal",
         "--method",
-        "none",
+        "window:context=0",
         "--chunk",
         64,
         "--name",
         "mine",
         cwd=tmp_path,
     )
-    assert done.returncode == 2
-    assert "changed the model's shared weights" in done.stderr
-    assert not list(tmp_path.glob("results/mine/none-*/summary.json"))
+    assert done.returncode == 1
+    found = {run.method: run for run in load_group(tmp_path / "results" / "mine")}
+    assert found["vandal"].status == "error"
+    assert "left changed" in found["vandal"].summary["reason"]
+    assert found["vandal"].summary["valid"] is False
+    assert found["none"].summary["valid"] is found["window"].summary["valid"] is True
+    assert [row.nll for row in found["none"].rows] == [row.nll for row in found["window"].rows]
 
 
 def test_every_dataset_is_opened_before_the_first_is_read(tta_bench, tmp_path, texts):
@@ -404,7 +410,8 @@ def test_the_front_door_does_not_load_pytorch():
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from tta_bench.cli.main import app\n"
+        "from tta_bench.store import load_group
+from tta_bench.cli.main import app\n"
         "run = CliRunner().invoke\n"
         "for words in (['--help'], ['eval', '--help'], ['plan', '--help'], ['speed', '--help'],\n"
         "              ['train', '--help'], ['list', 'methods'], ['list', 'models'],\n"

@@ -274,6 +274,7 @@ def test_a_failing_method_is_a_row_and_the_next_still_runs(
 
 CHEAT = """
 import torch
+from tta_bench.store import load_group
 from tta_bench import Method, register
 @register("cheat")
 class Cheat(Method):
@@ -320,7 +321,7 @@ def test_a_method_that_peeks_is_shown_but_never_ranked(tta_bench, tmp_path, text
     assert cheat["flops_x_none"] == pytest.approx(1.0, rel=1e-3)  # no formula, none's own work
 
 
-def test_after_a_method_that_changes_the_shared_weights_others_are_unharmed(tta_bench, tmp_path, texts):
+def test_a_method_that_changes_the_shared_weights_harms_no_other(tta_bench, tmp_path, texts):
     (tmp_path / "vandal.py").write_text(VANDAL)
     done = tta_bench(
         "eval",
@@ -410,8 +411,7 @@ def test_the_front_door_does_not_load_pytorch():
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from tta_bench.store import load_group
-from tta_bench.cli.main import app\n"
+        "from tta_bench.cli.main import app\n"
         "run = CliRunner().invoke\n"
         "for words in (['--help'], ['eval', '--help'], ['plan', '--help'], ['speed', '--help'],\n"
         "              ['train', '--help'], ['list', 'methods'], ['list', 'models'],\n"

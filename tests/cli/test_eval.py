@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from command import in_a_process
 
+from tta_bench.store import load_group
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = "The quick brown fox jumps over the lazy dog, and the lazy dog sleeps. " * 12

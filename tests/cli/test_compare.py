@@ -191,7 +191,10 @@ def test_one_document_has_no_test_and_the_reason_is_given(tmp_path: Path) -> Non
     (table,) = tables("one", results=tmp_path)
     assert table["rows"][1]["p_holm"] is None
     assert table["rows"][1]["perplexity_ratio_ci95_low"] is None
-    assert "one document: no interval, since variation between documents cannot be estimated" in table["notes"]
+    assert (
+        "one document: no interval, since variation between documents cannot be estimated"
+        in table["notes"]
+    )
 
 
 def test_a_bootstrap_is_there_from_forty_documents_on(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ P_NOTE = (
     "rows"
 )
 TIER_NOTE = (
-    "tier: by the same test; going down from the best row, a row that differs at 5 % from the first "
-    "row of the current tier starts the next tier"
+    "tier: by the same test; going down from the best row, a row that differs at 5 % from the "
+    "first row of the current tier starts the next tier"
 )
 
 

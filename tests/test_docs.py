@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tta_bench import SlowWeights
 from tta_bench.cli.main import app
 from tta_bench.statistics import paired_difference
 from tta_bench.store import load_run
+from tta_bench.training.recipe import Recipe, Schedule
+from tta_bench.validity.probes import FULL, QUICK
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -206,6 +209,38 @@ def test_every_package_is_on_the_page():
     assert packages - set(tree()) == set()
 
 
+def test_the_floors_on_the_page_are_those_of_the_linter():
+    (page,) = re.findall(r"^    (cli > .*?)\n\n", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (layers,) = re.findall(r"^layers = \[\n(    \"cli\".*?)^\]", text, re.MULTILINE | re.DOTALL)
+    floors = [floor.split(" | ") for floor in re.findall(r'"(.*)"', layers)]
+    assert [floor.split(", ") for floor in " ".join(page.split()).split(" > ")] == floors
+
+
+# The table of probes, and that of a recipe's keys
+
+
+def test_every_probe_is_in_the_table():
+    rows = re.findall(r"^\| `([\w -]+)` \| (•?) *\|", TEXT["docs/validity.md"], re.MULTILINE)
+    quick = {probe.name for probe in QUICK}
+    assert rows == [(probe.name, "•" if probe.name in quick else "") for probe in FULL]
+
+
+def test_every_key_of_a_recipe_is_in_the_table():
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`)? *\|", TEXT["docs/heads.md"], re.MULTILINE)
+    keys = [f"train.{field.name}" for field in fields(Schedule)]
+    of_recipe = [field.name for field in fields(Recipe) if field.name not in ("name", "train")]
+    assert [key for key, _ in rows] == [*of_recipe, *keys]
+    for key, shown in rows:
+        of, name = (Schedule, key[6:]) if key in keys else (Recipe, key)
+        (default,) = [field.default for field in fields(of) if field.name == name]
+        if shown:
+            expected = list(default) if isinstance(default, tuple) else default
+            assert yaml.safe_load(shown) == expected, key
+        else:
+            assert not default, key
+
+
 # The trained head of its page
 
 
@@ -224,7 +259,7 @@ def test_the_head_of_the_page_is_checked_trained_and_evaluated(tmp_path):
         line.replace("--limit 3 --max-tokens 2048", "--limit 1 --max-tokens 512")
         for line in commands(page)
     ]
-    assert [line.split()[1] for line in lines] == ["check", "train", "train", "eval"]
+    assert [line.split()[1] for line in lines] == ["check", "train", "train", "eval", "compare"]
     run_lines(lines, tmp_path)
     weights = {
         name: SlowWeights.describe(tmp_path / "results/train" / name / "weights.safetensors")

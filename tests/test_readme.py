@@ -1,6 +1,7 @@
 """The README keeps its promises: its commands run as written, its figures are in stored rows."""
 
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SENTENCES = " ".join(README.split())
 COMMANDS = re.findall(r"^(tta-bench [^`\n]*)$", README, re.MULTILINE)
 BOOKS, CODE, MANUALS = "npm", "pypi", "debian"
+WIKITEXT = "wikitext-2-valid"
 
 
 def test_it_is_two_screens_long():
@@ -124,3 +126,39 @@ def test_the_frozen_model_beats_its_control_where_the_readme_says():
         for texts in (BOOKS, CODE, MANUALS)
     }
     assert [texts for texts in highest if highest[texts] < 0] == [BOOKS, MANUALS]
+    assert "`fwl` beats its control on books and manuals but not on code" in SENTENCES
+
+
+def test_the_frozen_model_is_behind_dynamic_evaluation():
+    runs = runs_of("headline-smollm2")
+    for texts in (BOOKS, CODE, MANUALS):
+        dynamic = runs[texts, "dynamic-eval:lr=0.0002"].rows
+        assert paired_difference(runs[texts, "fwl"].rows, dynamic).interval[0] > 0
+    assert "and is behind dynamic evaluation on all three." in SENTENCES
+
+
+def test_the_cache_beside_fast_weights_is_what_the_rows_say():
+    runs = runs_of("headline") | runs_of("headline-wikitext")
+    names = {"books": BOOKS, "manuals": MANUALS, "WikiText": WIKITEXT, "code": CODE}
+    apart = []
+    for name, texts in names.items():
+        cache, fwl = runs[texts, "neural-cache"], runs[texts, "fwl"]
+        assert f"{name} ({perplexity(cache):.2f} against {perplexity(fwl):.2f})" in SENTENCES
+        pair = paired_difference(cache.rows, fwl.rows)
+        assert (pair.delta < 0) == (name != "code")
+        low, high = pair.interval
+        apart += [name] if low > 0 or high < 0 else []
+    assert f"excludes 0 on {' and '.join(apart)}." in SENTENCES
+    none, cache, fwl = (
+        runs[BOOKS, method].summary["flops_per_token"] for method in ("none", "neural-cache", "fwl")
+    )
+    assert f"at ×{cache / none:.2f} FLOPs where `fwl` is at ×{fwl / none:.2f}" in SENTENCES
+    frozen = runs_of("headline-smollm2")
+    for texts in (BOOKS, CODE, MANUALS):
+        pair = paired_difference(frozen[texts, "fwl"].rows, frozen[texts, "neural-cache"].rows)
+        assert pair.interval[1] < 0
+
+
+def perplexity(run):
+    done = [row for row in run.rows if row.status == "done"]
+    return math.exp(sum(row.nll for row in done) / sum(row.tokens for row in done))

@@ -29,7 +29,7 @@ def complete_folder(target: Path, is_complete: Callable[[Path], bool]) -> Iterat
 
     Args:
         target: the folder to make; its parents are made too.
-        is_complete: tells whether a folder that already bears the name can be kept.
+        is_complete: whether a folder that already has the name can be kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # The draft lies beside the target: a rename is atomic only within one file system.

@@ -100,7 +100,7 @@ def test_copies_of_a_document_are_one_observation(tmp_path: Path) -> None:
     row = table["rows"][1]
     assert row["delta_nats_per_token"] == pytest.approx(-0.64)
     assert (row["delta_ci95"], row["p_holm"], row["p_sign_flip"], row["tier"]) == (None,) * 4
-    reason = "12 documents, 1 of them distinct: no between-document inference"
+    reason = "12 documents, 1 of them distinct: an interval needs at least two"
     assert row["p_reason"] == row["delta_reason"] == reason
     assert table["notes"][0].startswith("12 documents, 1 of them distinct, ")
     assert "-0.6400 ±—" in compare("copies", "--format", "markdown", results=tmp_path)
@@ -191,7 +191,7 @@ def test_one_document_has_no_test_and_the_reason_is_given(tmp_path: Path) -> Non
     (table,) = tables("one", results=tmp_path)
     assert table["rows"][1]["p_holm"] is None
     assert table["rows"][1]["perplexity_ratio_ci95_low"] is None
-    assert "one document: no between-document inference" in table["notes"]
+    assert "one document: an interval needs at least two" in table["notes"]
 
 
 def test_a_bootstrap_is_there_from_forty_documents_on(tmp_path: Path) -> None:

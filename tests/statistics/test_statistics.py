@@ -324,7 +324,7 @@ def test_copies_of_one_document_have_no_interval() -> None:
     copies = [[replace(row, sha256="c" * 64) for row in rows] for rows in (mine, theirs)]
     pair = paired_difference(*copies)
     assert (pair.delta, pair.interval, pair.p_t) == (-1.0, None, None)
-    assert pair.reason == "12 documents, 1 of them distinct: no between-document inference"
+    assert pair.reason == "12 documents, 1 of them distinct: an interval needs at least two"
     # A hash that is not known says nothing of equality.
     unknown = [[replace(row, sha256="") for row in rows] for rows in (mine, theirs)]
     assert paired_difference(*unknown).clusters == 12

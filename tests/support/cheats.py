@@ -1,7 +1,7 @@
 """Planted cheats: methods that break one rule each, and honest ones that look suspicious.
 
 `CHEATS` maps each class to the probe that must catch it. This file is also a plugin
-(`tta-bench check NAME --plugin tests/cheats.py`).
+(`tta-bench check NAME --plugin tests/support/cheats.py`).
 """
 
 from __future__ import annotations

@@ -140,11 +140,11 @@ def test_the_protocol_in_a_line(tmp_path: Path, changes: dict[str, Any], words: 
 def test_one_document_has_no_interval(tmp_path: Path) -> None:
     runs = [store_run(tmp_path, documents=1), store_run(tmp_path, "fwl", 0.1, documents=1)]
     (table,) = summary_tables(runs)
-    assert "one document: no between-document inference" in table.notes
+    assert "one document: an interval needs at least two" in table.notes
     assert cells(table, "fwl")["delta_nats_per_token"] == "-0.1000"
     row = summary_rows(runs)[1]
     assert row["delta_ci95"] is None
-    assert row["delta_reason"] == "one document: no between-document inference"
+    assert row["delta_reason"] == "one document: an interval needs at least two"
 
 
 def test_without_the_baseline_there_is_no_difference(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ class _Audit:
         return lane_over(declared, ask(two, held_bytes) - held)
 
     def _nothing(self, method: Method) -> Nothing:
-        """Reads a third of what there is time for; what the run took tells how long a token takes.
+        """Reads a third of what there is time for; the time of a token is estimated from the run's.
 
         Lanes are counted as if each took the time of all: a single one reads no slower.
         """

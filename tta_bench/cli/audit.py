@@ -69,7 +69,7 @@ def _print(found: list[tuple[Run, Verdict]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tta_bench.tables.format import plain
+    from tta_bench.format import plain
 
     console = Console(highlight=False)
     colours = {"pass": "green", "fail": "bold red", "skip": "yellow"}

@@ -79,7 +79,11 @@ def load(name: str) -> type[Method]:
     if name not in infos:
         near = difflib.get_close_matches(name, infos, n=1, cutoff=0.5)
         known = ", ".join(infos)
-        hint = f"did you mean '{near[0]}'?" if near else f"known methods: {known}."
+        hint = (
+            f"did you mean '{near[0]}'?"
+            if near
+            else f"known methods: {known}; or name its file with --plugin FILE."
+        )
         raise UsageError(f"there is no method '{name}'; {hint}")
     info = infos[name]
     module = _import(info.module, info.file)

@@ -1,4 +1,4 @@
-"""What an executor tells while it works: plain calls with plain data, from whatever process."""
+"""What an executor reports while it works: plain calls with plain data, from whatever process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Observer(Protocol):
         """
 
     def end_method(self, status: str) -> None:
-        """The method has ended: `complete`, or how it broke off."""
+        """The method has ended: `complete`, or why it stopped."""
 
     def note(self, text: str) -> None:
         """A sentence that the user must see."""

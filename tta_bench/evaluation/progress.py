@@ -132,7 +132,7 @@ class Progress:
             self.remark(f"{method.spec}: {self._figures()}" + (f", {left}" if left else ""))
 
     def end_method(self, status: str) -> None:
-        """The method has ended; `complete`, or how it broke off."""
+        """The method has ended; `complete`, or why it stopped."""
         method = self._method
         if method is None:
             return

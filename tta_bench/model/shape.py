@@ -21,9 +21,9 @@ def load_shape(
 ) -> LanguageModel:
     """A model without weights: its modules on PyTorch's `meta` device, its tokenizer, its identity.
 
-    It tells everything that depends on shapes alone, such as FLOPs by formula, and whether a window
-    fits; files of weights are hashed where they are local, never loaded. The arguments are those of
-    `load_model`; `device` decides what the dtype `auto` means.
+    It determines everything that depends on shapes alone, such as FLOPs by formula, and whether a
+    window fits; files of weights are hashed where they are local, never loaded. The arguments are
+    those of `load_model`; `device` decides what the dtype `auto` means.
 
     Raises:
         ModelError: the model cannot be found.

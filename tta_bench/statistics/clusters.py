@@ -42,7 +42,7 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[str]) -> list[float
 def one_cluster(documents: int, dependent: bool) -> str:
     """Why there is no interval over documents that are all one cluster."""
     if documents == 1:
-        return "one document: no between-document inference"
+        return "one document: an interval needs at least two"
     if dependent:
         return NEVER_RESET
-    return f"{documents:,} documents, 1 of them distinct: no between-document inference"
+    return f"{documents:,} documents, 1 of them distinct: an interval needs at least two"

@@ -32,8 +32,8 @@ P_NOTE = (
     "rows"
 )
 TIER_NOTE = (
-    "tier: the same test; from the best row down, a row told apart at 5 % from the first row of a "
-    "tier opens the next"
+    "tier: by the same test; going down from the best row, a row that differs at 5 % from the "
+    "first row of the current tier starts the next tier"
 )
 
 

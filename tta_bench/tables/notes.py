@@ -45,7 +45,7 @@ def notes_of(
     notes += [f"PARTIAL: {note}" for note in _grouped(partial, len(rows))]
     if any(row["random_weights"] for row in rows):
         notes.append(
-            "RANDOM WEIGHTS: the model was never trained; these rows tell of speed and memory "
+            "RANDOM WEIGHTS: the model was never trained; these rows show speed and memory "
             "alone and are not ranked"
         )
     return notes
@@ -57,7 +57,7 @@ def partial_reasons(run: Run) -> list[str]:
     dataset = run.manifest["dataset"]
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
-    elif "partial" not in run.summary:  # the run broke off before it could say so
+    elif "partial" not in run.summary:  # the run stopped before it could say so
         reasons += [run.limits] if run.limits else []
     expected = dataset.get("documents")
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))

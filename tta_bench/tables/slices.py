@@ -171,7 +171,7 @@ def _notes(rows: Sequence[Values], by: str) -> list[str]:
     if any(row["marks"] for row in rows):
         notes.append("rows that are marked are not ranked in `tta-bench compare`, which says why")
     if by != "document" and any(row["documents_done"] == 1 for row in rows):
-        notes.append("a slice of one document has no between-document inference")
+        notes.append("a slice of one document has no interval")
     return notes
 
 

@@ -158,7 +158,7 @@ class Budget(TrainerCallback):
             save_file(self.loss.state, folder / f"fast_state_{_rank()}.safetensors")
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
         about = {"step": state.global_step, "seconds": self.seconds}
-        part = folder / ".budget.json.part"  # written last: what bears its name is whole
+        part = folder / ".budget.json.part"  # written last: a file of that name is complete
         part.write_text(json.dumps(about))
         os.replace(part, folder / BUDGET)
 

@@ -34,4 +34,4 @@ FULL = (
 )
 
 QUICK = FULL[:13]
-"""The probes that `eval` runs before the first document: without them no number has a meaning."""
+"""The probes that `eval` runs for every method: without them no number has a meaning."""

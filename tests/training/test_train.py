@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from tiny import PREFIX, make_method, random_document, run_method, tiny_model
 
 from tta_bench import BenchError, MethodError, SlowWeights, UsageError
-from tta_bench.contract.registry import load
 from tta_bench.engine.protocol import Protocol
 from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.load import load_model
@@ -342,6 +341,9 @@ def test_a_head_that_returns_no_state_is_one_sentence(
     ) as error:
         train(recipe, tmp_path / "out", "cpu", lambda _: None)
     assert kind in str(error.value)
+    plugin(name, f"({returned})")  # edited: what has trained nothing does not stand in the way
+    with pytest.raises(MethodError, match="must return"):
+        train(recipe, tmp_path / "out", "cpu", lambda _: None)
     method = make_method(tiny_model(), name, weights="random")
     with pytest.raises(MethodError, match=r"Scale\.forward must return \(outputs, state\)"):
         run_method(method, [random_document("d", 40, 1)], Protocol(chunk=16))
@@ -419,9 +421,21 @@ def test_weights_of_another_base_or_method_are_refused(tmp_path):
     weights_of(FastWeightHead(32, FastWeightOptions()), llama, {}, method="other").save(file)
     with pytest.raises(UsageError, match="of other, not of fwl"):
         make_method(llama, "fwl", weights=str(file))
-    cls = load("fwl")  # before anything runs, when the run's key is made
-    with pytest.raises(UsageError, match="of other, not of fwl"):
-        cls.artifacts(cls.Params(weights=str(file)), llama)
+
+
+def test_eval_refuses_weights_of_another_method_before_any_method_runs(tmp_path):
+    from typer.testing import CliRunner
+
+    from tta_bench.cli.main import app
+
+    file = tmp_path / "w.safetensors"
+    weights_of(FastWeightHead(32, FastWeightOptions()), tiny_model(), {}, method="other").save(file)
+    arguments = ["eval", "--model", "builtin:tiny", "--dataset", "builtin:pydoc", "--limit", "1"]
+    arguments += ["--method", "none", "--method", f"fwl:weights={file}"]
+    result = CliRunner().invoke(app, [*arguments, "--results", str(tmp_path / "results")])
+    assert isinstance(result.exception, UsageError)
+    assert "of other, not of fwl" in str(result.exception)
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -32,7 +32,7 @@ from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.prepare import encode, load_prepared, prepare
 from tta_bench.training.recipe import Recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
-from tta_bench.training.trainer import Trained, run_trainer
+from tta_bench.training.trainer import Trained, has_checkpoint, run_trainer
 
 Say = Callable[[str], None]
 WEIGHTS = "weights.safetensors"
@@ -154,15 +154,15 @@ def finished(recipe: Recipe, source: str, folder: Path) -> dict[str, Any] | None
     Raises:
         UsageError: the folder holds a training of another recipe or of another source.
     """
-    note = folder / NOTE
-    if note.is_file():
+    note, done = folder / NOTE, folder / FACTS
+    # What ended before its first checkpoint, such as a head that failed, holds nothing to keep.
+    if note.is_file() and (done.is_file() or has_checkpoint(folder)):
         differences = _differences(json.loads(note.read_text()), _note(recipe, source))
         if differences:
             raise UsageError(
                 f"{folder} holds another training ({'; '.join(differences)}); give another "
                 "--output or delete it."
             )
-    done = folder / FACTS
     return json.loads(done.read_text()) if done.is_file() else None
 
 

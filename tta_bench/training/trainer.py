@@ -29,6 +29,7 @@ from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.recipe import Schedule
 from tta_bench.training.streams import LaneSegments
 
+CHECKPOINTS = "checkpoints"
 BUDGET = "budget.json"
 
 LOGARITHMS = ("log_",)
@@ -73,14 +74,14 @@ def run_trainer(
     compiles = on_gpu and schedule.compile
     if compiles:
         loss.compile_parts()
-    last = _last_checkpoint(folder / "checkpoints")
+    last = _last_checkpoint(folder / CHECKPOINTS)
     log = TrainingLog(folder / "log.csv", loss, segments, say)
     budget = Budget(schedule, loss, log, compiles)
     world = max(1, int(torch.distributed.get_world_size())) if _distributed() else 1
     batch = schedule.batch or segments.lanes // world
     optimizer = _optimizer(loss, schedule, fused=on_gpu)
     arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=max(1, segments.lanes // (batch * world)),
         max_steps=segments.steps,
@@ -210,6 +211,11 @@ class Budget(TrainerCallback):
             self.log.row(
                 step, self.seconds, float(rate), float(norm), self.timed_steps, self.left(step)
             )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training in `folder` can be continued."""
+    return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{BUDGET}"))
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

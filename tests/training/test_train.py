@@ -24,7 +24,7 @@ from tta_bench.engine.protocol import Protocol
 from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.load import load_model
 from tta_bench.training.loss import SegmentLoss
-from tta_bench.training.recipe import load_recipe
+from tta_bench.training.recipe import Schedule, load_recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
 from tta_bench.training.train import train
 from tta_bench_methods.head.fwl.head import FastWeightHead, FastWeightOptions
@@ -317,6 +317,26 @@ def test_a_short_training_is_timed_and_logged_from_its_first_step_to_its_last(
     assert 0 < float(rows[0]["seconds"]) < float(rows[1]["seconds"]) <= took["seconds"] + 0.01
     assert any(line.startswith("3 steps, ") for line in said)
     assert re.search(r"^step 1  loss .* tokens/s  0:\d\d left$", "\n".join(said), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("compiles", "timed"), [(True, [0, 1, 2]), (False, [1, 2, 3])])
+def test_the_clock_leaves_out_the_step_that_compiles_and_no_other(compiles, timed):
+    from transformers import TrainerControl, TrainerState
+
+    from tta_bench.training.trainer import Budget
+
+    budget = Budget(Schedule(steps=10), None, None, compiles)
+    state, control = TrainerState(max_steps=10), TrainerControl()
+    budget.on_train_begin(None, state, control)
+    for step, steps in enumerate(timed, start=1):
+        time.sleep(0.01)
+        state.global_step = step
+        budget.on_step_end(None, state, control)
+        assert budget.timed_steps == steps
+        assert (budget.left(step) is None) == (steps == 0)
+        assert budget.seconds >= 0.01 * steps
+    assert 0.05 < budget.left(3) < 5
+    assert not control.should_log
 
 
 def test_no_rate_is_said_where_the_only_step_compiled():

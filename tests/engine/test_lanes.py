@@ -229,12 +229,13 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unprobed() -> Iterator[None]:
     """Hungry methods fail the probes, and the probes take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tta_bench.evaluation.run._validity", lambda choice: (True, []))
+        patch.setattr("tta_bench.evaluation.verdict._probed", lambda choice: (True, [], None))
         yield
 
 
 def make_setting(tiny: LanguageModel, texts: Path, lanes: str, **protocol: Any) -> Setting:
-    suite = Suite(datasets=[str(texts)], protocol={"chunk": 32} | protocol, lanes=lanes)
+    protocol = {"chunk": 32} | protocol
+    suite = Suite(datasets=[str(texts)], protocol=protocol, lanes=lanes, audit="off")
     (spec,) = setting_specs(suite)
     return open_setting(spec, tiny)
 

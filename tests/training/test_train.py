@@ -1,8 +1,10 @@
 """Training: streams, the loss that is trained, exact resume after a kill, and the file it makes."""
 
 import csv
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +19,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import PREFIX, make_method, random_document, run_method, tiny_model
 
-from tta_bench import BenchError, SlowWeights, UsageError
+from tta_bench import BenchError, MethodError, SlowWeights, UsageError
 from tta_bench.engine.protocol import Protocol
 from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.load import load_model
 from tta_bench.training.loss import SegmentLoss
-from tta_bench.training.recipe import load_recipe
+from tta_bench.training.recipe import Schedule, load_recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
 from tta_bench.training.train import train
 from tta_bench_methods.head.fwl.head import FastWeightHead, FastWeightOptions
@@ -205,6 +207,7 @@ def test_training_writes_weights_log_and_facts(undisturbed, recipe_file):
     facts = json.loads((undisturbed / "training.json").read_text())
     assert facts["training"]["steps"] == 6
     assert facts["training"]["flops"] > 0
+    assert facts["training"]["timed_steps"] == 6  # nothing is compiled on a CPU
     about = SlowWeights.describe(undisturbed / "weights.safetensors")
     assert (about.method, about.trained_body) == ("fwl", "frozen")
     assert about.options == {**about.options, "rates": 2, "residual": True, "fast": True}
@@ -235,9 +238,143 @@ def test_the_same_again_does_nothing_and_another_recipe_is_refused(undisturbed, 
     said = []
     facts = train(load_recipe(recipe_file), undisturbed, "cpu", said.append)
     assert facts["training"]["steps"] == 6
-    assert "nothing to do" in said[0]
-    with pytest.raises(UsageError, match="another recipe"):
+    (line,) = said
+    assert "nothing to do" in line
+    assert str(undisturbed) in line
+    with pytest.raises(UsageError, match=r"another training \(steps: 6, now 7\); give another"):
         train(load_recipe(recipe_file, steps=7), undisturbed, "cpu", said.append)
+
+
+PLUGIN = """
+import torch
+from tta_bench import register
+from tta_bench.heads import Head, TrainedHead
+
+class Scale(Head):
+    adapts = False
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def fresh_state(self, lanes):
+        return {}
+
+    def forward(self, hidden, labels, mask, unembedding, state):
+        return RETURNED
+
+@register("NAME")
+class Scaled(TrainedHead):
+    \"\"\"Scales what the body gives.\"\"\"
+
+    family = "head"
+
+    @classmethod
+    def slow_weights(cls, model, slow):
+        return Scale()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Writes a plugin of a head and registers it; returns its file."""
+    from tta_bench.contract import registry
+
+    monkeypatch.setattr(registry, "_plugin_files", {})
+
+    def write(name, returned):
+        file = tmp_path / f"{name.replace('-', '_')}.py"
+        file.write_text(PLUGIN.replace("NAME", name).replace("RETURNED", returned))
+        registry.add_plugin(file)
+        return file
+
+    return write
+
+
+def test_another_source_of_the_method_is_another_training(plugin, recipe_file, tmp_path):
+    plugin("toy-scale", "hidden * self.scale, state")
+    recipe = load_recipe(recipe_file, method="toy-scale", steps=1)
+    train(recipe, tmp_path / "out", "cpu", lambda _: None)
+    plugin("toy-scale", "hidden * self.scale.exp(), state")
+    with pytest.raises(UsageError, match=r"\(the source of toy-scale has changed\)"):
+        train(recipe, tmp_path / "out", "cpu", lambda _: None)
+
+
+def test_a_short_training_is_timed_and_logged_from_its_first_step_to_its_last(
+    recipe_file, tmp_path
+):
+    recipe = load_recipe(recipe_file, steps=3)
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, log_every=50))
+    said = []
+    began = time.monotonic()
+    took = train(recipe, tmp_path, "cpu", said.append)["training"]
+    assert took["timed_steps"] == 3
+    assert 0 < took["seconds"] < time.monotonic() - began
+    assert took["tokens_per_second"] == pytest.approx(took["tokens"] / took["seconds"])
+    with open(tmp_path / "log.csv", newline="") as log:
+        rows = list(csv.DictReader(log))
+    assert [int(row["step"]) for row in rows] == [1, 3]
+    assert 0 < float(rows[0]["seconds"]) < float(rows[1]["seconds"]) <= took["seconds"] + 0.01
+    assert any(line.startswith("3 steps, ") for line in said)
+    assert re.search(r"^step 1  loss .* tokens/s  0:\d\d left$", "\n".join(said), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("compiles", "timed"), [(True, [0, 1, 2]), (False, [1, 2, 3])])
+def test_the_clock_leaves_out_the_step_that_compiles_and_no_other(compiles, timed):
+    from transformers import TrainerControl, TrainerState
+
+    from tta_bench.training.trainer import Budget
+
+    budget = Budget(Schedule(steps=10), None, None, compiles)
+    state, control = TrainerState(max_steps=10), TrainerControl()
+    budget.on_train_begin(None, state, control)
+    for step, steps in enumerate(timed, start=1):
+        time.sleep(0.01)
+        state.global_step = step
+        budget.on_step_end(None, state, control)
+        assert budget.timed_steps == steps
+        assert (budget.left(step) is None) == (steps == 0)
+        assert budget.seconds >= 0.01 * steps
+    assert 0.05 < budget.left(3) < 5
+    assert not control.should_log
+
+
+def test_no_rate_is_said_where_the_only_step_compiled():
+    from tta_bench.training.trainer import Trained
+
+    assert Trained(1, 640, 0, None, 1.0).tokens_per_second is None
+    assert Trained(5, 640, 4, 2.0, 1.0).tokens_per_second == 640 * 4 / 5 / 2
+
+
+@pytest.mark.parametrize(
+    ("returned", "kind"),
+    [("hidden * self.scale", "not Tensor"), ("(hidden, state, None)", "Tensor, dict, NoneType")],
+)
+def test_a_head_that_returns_no_state_is_one_sentence(
+    returned, kind, plugin, recipe_file, tmp_path
+):
+    name = f"toy-wrong-{len(returned)}"
+    plugin(name, returned)
+    recipe = load_recipe(recipe_file, method=name, steps=1)
+    with pytest.raises(
+        MethodError, match=r"Scale\.forward must return \(outputs, state\)"
+    ) as error:
+        train(recipe, tmp_path / "out", "cpu", lambda _: None)
+    assert kind in str(error.value)
+    plugin(name, f"({returned})")  # edited: what has trained nothing does not stand in the way
+    with pytest.raises(MethodError, match="must return"):
+        train(recipe, tmp_path / "out", "cpu", lambda _: None)
+    method = make_method(tiny_model(), name, weights="random")
+    with pytest.raises(MethodError, match=r"Scale\.forward must return \(outputs, state\)"):
+        run_method(method, [random_document("d", 40, 1)], Protocol(chunk=16))
+
+
+def test_the_remedy_for_missing_weights_is_a_whole_command(plugin):
+    file = plugin("toy-remedy", "hidden * self.scale, state")
+    command = "tta-bench train toy-remedy --base random-llama --dataset builtin:pydoc"
+    with pytest.raises(UsageError) as error:
+        make_method(tiny_model(), "toy-remedy")
+    assert f"{command} --plugin {file}" in str(error.value)
 
 
 def test_killed_and_taken_up_it_ends_with_the_same_weights(undisturbed, recipe_file, tmp_path):
@@ -304,6 +441,21 @@ def test_weights_of_another_base_or_method_are_refused(tmp_path):
     weights_of(FastWeightHead(32, FastWeightOptions()), llama, {}, method="other").save(file)
     with pytest.raises(UsageError, match="of other, not of fwl"):
         make_method(llama, "fwl", weights=str(file))
+
+
+def test_eval_refuses_weights_of_another_method_before_any_method_runs(tmp_path):
+    from typer.testing import CliRunner
+
+    from tta_bench.cli.main import app
+
+    file = tmp_path / "w.safetensors"
+    weights_of(FastWeightHead(32, FastWeightOptions()), tiny_model(), {}, method="other").save(file)
+    arguments = ["eval", "--model", "builtin:tiny", "--dataset", "builtin:pydoc", "--limit", "1"]
+    arguments += ["--method", "none", "--method", f"fwl:weights={file}"]
+    result = CliRunner().invoke(app, [*arguments, "--results", str(tmp_path / "results")])
+    assert isinstance(result.exception, UsageError)
+    assert "of other, not of fwl" in str(result.exception)
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

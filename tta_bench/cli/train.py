@@ -9,9 +9,15 @@ from typing import Annotated, Literal
 import typer
 
 from tta_bench.cli.options import DEVICE_HELP, PLUGIN_HELP, shown
+from tta_bench.training.recipe import Recipe, Schedule
 
 RECIPE = "the recipe's"
-"""The default of what a recipe decides; a recipe file comes before its own defaults."""
+"""The default of what only a recipe file can decide for the flag."""
+
+
+def _default(value: object) -> str:
+    """The default of a flag that a recipe file may decide; `value` where it does not."""
+    return f"{RECIPE}, or {value}"
 
 
 def train(
@@ -29,22 +35,38 @@ def train(
         Path | None, typer.Option(help=shown("Recipe, a YAML file; flags override it.", "none"))
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help=shown("Base model: see tta-bench list models.", RECIPE))
+        str | None,
+        typer.Option(help=shown("Base model: see tta-bench list models.", _default(Recipe.base))),
     ] = None,
     body: Annotated[
         Literal["frozen", "joint", "scratch"] | None,
         typer.Option(
-            help=shown("The base's body: kept, trained too, or trained from fresh weights.", RECIPE)
+            help=shown(
+                "The base's body: kept, trained too, or trained from fresh weights.",
+                _default(Recipe.body),
+            )
         ),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(help=shown("Texts to train on: see tta-bench list datasets.", RECIPE)),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=shown("Training steps.", RECIPE), min=1)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help=shown(
+                f"Training steps; unless a recipe says otherwise, each reads {Schedule.segment} "
+                f"tokens of each of {Schedule.lanes} documents.",
+                _default(Schedule.steps),
+            ),
+            min=1,
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help=shown("Minutes of training, if they end before the steps.", RECIPE)),
+        typer.Option(
+            help=shown("Minutes of training, if they end before the steps.", _default("no limit"))
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help=shown("Folder for log and weights.", "results/train/NAME"))
@@ -72,7 +94,7 @@ def train(
     from tta_bench.convert import Converter
     from tta_bench.errors import UsageError
     from tta_bench.extras import require
-    from tta_bench.training.recipe import Recipe, load_recipe, make_recipe
+    from tta_bench.training.recipe import load_recipe, make_recipe
 
     _add_plugins(plugin or [])
     changes = {
@@ -104,9 +126,6 @@ def train(
     facts = run(recipe, folder, device, say, prepared)
     if as_json:
         typer.echo(json.dumps(facts))
-        return
-    took = facts["training"]
-    typer.echo(f"{took['tokens']:,} tokens in {took['seconds']:.0f} s; everything is in {folder}.")
 
 
 def _add_plugins(files: list[Path]) -> None:

@@ -146,7 +146,12 @@ class Method:
 
     @classmethod
     def artifacts(cls, params: Any, model: LanguageModel) -> dict[str, str]:
-        """Hashes of the files it will load, by what they are: part of the key of a run."""
+        """Hashes of the files it will load, by what they are: part of the key of a run.
+
+        Raises:
+            UsageError: a file is missing, or is not for this method on this model; told before any
+                method runs.
+        """
         return {}
 
     @classmethod

@@ -75,12 +75,15 @@ class Setting:
             )
 
     def check_method(self, choice: MethodChoice) -> None:
-        """Raises UsageError where a method would learn from the very documents it is tested on."""
+        """Raises UsageError where a method would learn from the very documents it is tested on, or
+        where the files it needs do not fit.
+        """
         if self.spec.dataset in choice.cls.offline_datasets(choice.params):
             raise UsageError(
                 f"{choice.spec}: what is read offline must come from other text than "
                 f"{self.spec.dataset}, which is evaluated."
             )
+        choice.cls.artifacts(choice.params, self.model)
 
 
 def open_setting(spec: SettingSpec, model: LanguageModel) -> Setting:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tta_bench.errors import MethodError
-from tta_bench.heads.head import State, replace
+from tta_bench.heads.head import State, outputs_and_state, replace
 from tta_bench.heads.inner_loss import Unembedding, unembedding_of
 from tta_bench.heads.trained import TrainedMethod
 from tta_bench.model.language_model import LanguageModel
@@ -167,7 +167,8 @@ class BodyPatches(BodyModule):
         if self._mask is None:
             return output
         patch = self.patches[number]
-        corrected, after = patch(inputs, output, self._mask, self._before[number])
+        returned = patch(inputs, output, self._mask, self._before[number])
+        corrected, after = outputs_and_state(patch, returned)
         self._after |= {f"{number}.{name}": value for name, value in after.items()}
         return corrected
 

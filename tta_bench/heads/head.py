@@ -109,7 +109,7 @@ class Head(nn.Module):
         for number, start in enumerate(range(0, hidden.shape[1], chunk)):
             part = slice(start, start + chunk)
             state = renewed(state, self.fresh_state(len(hidden)), fresh[:, number])
-            outputs, state = self(
+            outputs, state = self._read(
                 hidden[:, part], labels[:, part], mask[:, part], unembedding, state
             )
             pieces.append(outputs)
@@ -131,10 +131,10 @@ class Head(nn.Module):
         """
         labels = F.pad(window.chunk_ids[:, 1:], (0, 1))
         if not self.learns_from_labels:
-            return self(hidden, labels, window.mask, unembedding, state)
+            return self._read(hidden, labels, window.mask, unembedding, state)
         # The last label of each lane is still unknown: that position reads, and writes in `finish`.
         known = F.pad(window.mask[:, 1:], (0, 1))
-        outputs, after = self(hidden, labels, known, unembedding, state)
+        outputs, after = self._read(hidden, labels, known, unembedding, state)
         return outputs, (hidden, after)
 
     def finish(
@@ -156,7 +156,7 @@ class Head(nn.Module):
         last = (window.scored[:, None] - 1).clamp_min(0)  # [B, 1]
         final = hidden.gather(1, last[..., None].expand(-1, -1, hidden.shape[2]))
         there = window.scored[:, None] > 0
-        _, after = self(final, labels.gather(1, last), there, unembedding, after)
+        _, after = self._read(final, labels.gather(1, last), there, unembedding, after)
         replace(state, after)
 
     def streaming_flops(self, positions: int, unembedding: float) -> float | None:
@@ -166,6 +166,29 @@ class Head(nn.Module):
             return chunk
         last = self.flops(1, unembedding)
         return None if last is None else chunk + last
+
+    def _read(
+        self, hidden: Tensor, labels: Tensor, mask: Tensor, unembedding: Unembedding, state: State
+    ) -> tuple[Tensor, State]:
+        """`forward`, checked for what it returns."""
+        return outputs_and_state(self, self(hidden, labels, mask, unembedding, state))
+
+
+def outputs_and_state(module: nn.Module, returned: Any) -> tuple[Tensor, State]:
+    """What a module's `forward` returned, if it is outputs and a state.
+
+    Raises:
+        MethodError: it is anything else.
+    """
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if not (pair and isinstance(returned[0], Tensor) and isinstance(returned[1], dict)):
+        kinds = [type(part).__name__ for part in returned] if isinstance(returned, tuple) else []
+        what = f"({', '.join(kinds)})" if kinds else type(returned).__name__
+        raise MethodError(
+            f"{type(module).__name__}.forward must return (outputs, state), a tensor and a dict "
+            f"of tensors, not {what}."
+        )
+    return returned
 
 
 def renewed(state: State, fresh: State, where: Tensor) -> State:

@@ -107,14 +107,12 @@ class SlowWeights:
         )
 
     @classmethod
-    def load(cls, file: Path, method: str, model: LanguageModel) -> SlowWeights:
-        """The weights of a file, on the CPU, checked against the method and the base model.
+    def describe_for(cls, file: Path, method: str, model: LanguageModel) -> SlowWeights:
+        """As `describe`, for this method on this base model.
 
         Raises:
             UsageError: the file holds no slow weights, or those of another method or base.
         """
-        from safetensors.torch import load_file
-
         about = cls.describe(file)
         if about.method != method:
             raise UsageError(f"{file} holds slow weights of {about.method}, not of {method}.")
@@ -123,6 +121,18 @@ class SlowWeights:
                 f"{file} was trained on {about.base.get('name')}, and {model.name} is another "
                 "model; choose that model, or train weights for this one."
             )
+        return about
+
+    @classmethod
+    def load(cls, file: Path, method: str, model: LanguageModel) -> SlowWeights:
+        """The weights of a file, on the CPU, checked against the method and the base model.
+
+        Raises:
+            UsageError: the file holds no slow weights, or those of another method or base.
+        """
+        from safetensors.torch import load_file
+
+        about = cls.describe_for(file, method, model)
         tensors = load_file(file)
         return cls(
             about.method,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from tta_bench.errors import MethodError, UsageError
 from tta_bench.heads.slow_weights import SlowWeights
 from tta_bench.heads.stream import HeadMethod
 from tta_bench.model.language_model import LanguageModel
+from tta_bench.plugin_file import PLUGIN_PREFIX
 
 NAMES = ("trained", "control", "random")
 """Values of `weights` that are no files."""
@@ -88,7 +90,7 @@ class TrainedMethod(Method):
         """The file that `weights` names; None for random ones.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or it is of another method or base.
         """
         if weights == "random":
             return None
@@ -98,6 +100,7 @@ class TrainedMethod(Method):
                     f"{cls.name}: there is no file {weights}; give one of tta-bench train "
                     f"{cls.name}, or trained or control for those that come with the bench."
                 )
+            SlowWeights.describe_for(Path(weights), cls.name, model)
             return Path(weights)
         shipped = [] if cls.weights_folder is None else cls.weights_folder.glob("*.safetensors")
         for file in sorted(shipped):
@@ -108,8 +111,16 @@ class TrainedMethod(Method):
                 return file
         raise UsageError(
             f"{cls.name}: no {weights} weights for {model.name} come with the bench; make some "
-            f"with tta-bench train {cls.name} --base {model.name} and name the file."
+            f"with {cls._train_command(model)} and name the file it writes, with weights=FILE."
         )
+
+    @classmethod
+    def _train_command(cls, model: LanguageModel) -> str:
+        """A command that trains weights of this method for a model."""
+        command = f"tta-bench train {cls.name} --base {model.name} --dataset builtin:pydoc"
+        if not cls.__module__.startswith(PLUGIN_PREFIX):
+            return command
+        return f"{command} --plugin {sys.modules[cls.__module__].__file__}"
 
     def prepare(self) -> None:
         file = self.weights_file(self.params.weights, self.model)

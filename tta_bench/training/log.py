@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from tta_bench.format import duration
 from tta_bench.training.loss import SegmentLoss
-from tta_bench.training.recipe import Schedule
 from tta_bench.training.streams import LaneSegments
 
 
@@ -22,7 +22,6 @@ class TrainingLog:
 
     Args:
         path: the CSV file.
-        schedule: the schedule of the training.
         loss: the loss, which sums nats and tokens between rows.
         segments: the training data, which has the number of tokens per step.
         say: prints a line.
@@ -31,15 +30,13 @@ class TrainingLog:
     def __init__(
         self,
         path: Path,
-        schedule: Schedule,
         loss: SegmentLoss,
         segments: LaneSegments,
         say: Callable[[str], None],
     ) -> None:
-        self.path, self.schedule, self.loss, self.say = path, schedule, loss, say
-        self.tokens_per_step = segments.lanes * segments.segment * segments.filled
+        self.path, self.loss, self.say = path, loss, say
+        self.tokens_per_step = segments.tokens_per_step
         self.rows: list[dict[str, Any]] = []
-        self.since = (0, 0.0)  # step and seconds at which this session began
 
     def resume(self, step: int) -> None:
         """Reads the rows of an earlier session up to the step of its checkpoint."""
@@ -47,17 +44,25 @@ class TrainingLog:
             with self.path.open(newline="") as handle:
                 rows = list(csv.DictReader(handle))
             self.rows = [row for row in rows if int(row["step"]) <= step]
-        self.since = (step, 0.0)
 
-    def row(self, step: int, seconds: float, rate: float, norm: float, used: float) -> None:
+    def row(
+        self,
+        step: int,
+        seconds: float,
+        rate: float,
+        norm: float,
+        timed_steps: int,
+        left: float | None,
+    ) -> None:
         """Writes a row and prints a line.
 
         Args:
             step: training steps taken.
-            seconds: seconds of training.
+            seconds: seconds of the timed steps.
             rate: learning rate.
             norm: norm of the gradient.
-            used: share of the budget that is used up, from 0 to 1.
+            timed_steps: the steps that `seconds` covers.
+            left: seconds until the end, as far as one can tell.
         """
         nats, tokens = self.loss.take_sums()
         row = {
@@ -74,12 +79,11 @@ class TrainingLog:
             writer = csv.DictWriter(handle, list(row))
             writer.writeheader()
             writer.writerows(self.rows)
-        speed = step * self.tokens_per_step / seconds if seconds else 0.0
-        left = seconds / used * (1 - used) if used else 0.0
-        self.say(
-            f"step {step}  loss {row['loss']:.4f}  {speed / 1e6:.3f} M tokens/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
+        line = f"step {step}  loss {row['loss']:.4f}"
+        if left is not None:
+            speed = timed_steps * self.tokens_per_step / seconds
+            line += f"  {speed:,.0f} tokens/s  {duration(left)} left"
+        self.say(line)
 
     def close(self) -> None:
         """Plots the loss in `curve.png` beside the log, if matplotlib is installed."""

@@ -97,6 +97,11 @@ class LaneSegments(Dataset[int]):
         slots = sum(len(lengths) * self.window_of(i) for i, (_, lengths) in enumerate(self._plans))
         return held / slots
 
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step reads on average, without padding."""
+        return self.lanes * self.segment * self.filled
+
     def collate(self, items: Sequence[int]) -> dict[str, Tensor]:
         """A batch: `input_ids`, `labels`, `mask` [B, T], `fresh` [B, T / chunk] and `lane` [B]."""
         size = len(items), self.segment

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 import tta_bench
 from tta_bench.contract.registry import load
+from tta_bench.contract.source import source_hash
 from tta_bench.contract.spec import build, split_spec
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.heads import BodyModule, Head, SlowWeights
@@ -31,12 +32,13 @@ from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.prepare import encode, load_prepared, prepare
 from tta_bench.training.recipe import Recipe
 from tta_bench.training.streams import LaneSegments, TokenArray
-from tta_bench.training.trainer import Trained, run_trainer
+from tta_bench.training.trainer import Trained, has_checkpoint, run_trainer
 
 Say = Callable[[str], None]
 WEIGHTS = "weights.safetensors"
 FACTS = "training.json"
 NOTE = "recipe.json"
+SOURCE = "source_sha256"
 
 
 def train(
@@ -59,17 +61,18 @@ def train(
 
     Raises:
         UsageError: the method cannot be trained this way, or `folder` holds the training of another
-            recipe.
+            recipe or of another source of the method.
         MethodError: the method has no slow weights, or they are no module of `tta_bench.heads`.
     """
-    facts = finished(recipe, folder)
+    name, values = split_spec(recipe.method)
+    cls = load(name)
+    source = source_hash(cls)
+    facts = finished(recipe, source, folder)
     if facts is not None:
-        say(f"nothing to do: {folder} holds the finished training of this recipe")
+        say(f"nothing to do: {folder} holds the finished training of this recipe.")
         return facts
     schedule = recipe.train
     set_seed(schedule.seed)
-    name, values = split_spec(recipe.method)
-    cls = load(name)
     slow = build(cls.Slow, values, name)
     if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
@@ -107,6 +110,8 @@ def train(
         f"{len(documents.starts) - 1:,} documents, {documents.tokens:,} tokens; "
         f"{segments.filled:.1%} of the slots are filled"
     )
+    limit = f" or {schedule.minutes:g} minutes" if schedule.minutes else ""
+    say(f"{segments.steps:,} steps{limit}, {segments.tokens_per_step:,.0f} tokens per step")
     loss = SegmentLoss(
         model,
         None if head is None else head.to(model.device),
@@ -118,10 +123,10 @@ def train(
     )
     # Only now: a command that was mistaken must not stand in the way of the right one.
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NOTE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
+    (folder / NOTE).write_text(json.dumps(_note(recipe, source), indent=2) + "\n")
     took = run_trainer(loss, segments, schedule, folder, say)
     model.net.requires_grad_(False)
-    facts = _facts(recipe, took, documents, texts, head)
+    facts = _facts(recipe, source, took, documents, texts, head)
     if head is None:
         _save_model(model, folder)
         heldout = Path(texts.get("folder", "")) / "heldout.jsonl"
@@ -133,22 +138,49 @@ def train(
     else:
         _weights(recipe, name, slow, model, identity, head, facts).save(folder / WEIGHTS)
     (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    took_time = "" if took.seconds is None else f" in {took.seconds:.1f} s"
+    say(f"{took.tokens:,} tokens{took_time}; everything is in {folder}.")
     return facts
 
 
-def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def finished(recipe: Recipe, source: str, folder: Path) -> dict[str, Any] | None:
     """The facts of a finished training in `folder`, if there is one.
 
+    Args:
+        recipe: what is to be trained.
+        source: hash of the method's source.
+        folder: where the training would be.
+
     Raises:
-        UsageError: the folder holds another recipe's training.
+        UsageError: the folder holds a training of another recipe or of another source.
     """
-    note = folder / NOTE
-    if note.is_file() and json.loads(note.read_text()) != recipe.to_dict():
-        raise UsageError(
-            f"{folder} holds a training of another recipe; give another --output or delete it."
-        )
-    done = folder / FACTS
+    note, done = folder / NOTE, folder / FACTS
+    # What ended before its first checkpoint, such as a head that failed, holds nothing to keep.
+    if note.is_file() and (done.is_file() or has_checkpoint(folder)):
+        differences = _differences(json.loads(note.read_text()), _note(recipe, source))
+        if differences:
+            raise UsageError(
+                f"{folder} holds another training ({'; '.join(differences)}); give another "
+                "--output or delete it."
+            )
     return json.loads(done.read_text()) if done.is_file() else None
+
+
+def _note(recipe: Recipe, source: str) -> dict[str, Any]:
+    """What makes two trainings the same."""
+    return {**recipe.to_dict(), SOURCE: source}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two notes, each such as `steps: 12, now 20`."""
+    was, now = ({**note, **note["train"]} for note in (old, new))
+    keys = [key for key in {**was, **now} if key != "train" and was.get(key) != now.get(key)]
+    return [
+        f"the source of {new['method'].split(':')[0]} has changed"
+        if key == SOURCE
+        else f"{key}: {was.get(key)}, now {now.get(key)}"
+        for key in keys
+    ]
 
 
 def fresh(model: LanguageModel) -> LanguageModel:
@@ -187,15 +219,21 @@ def training_texts(
 
 
 def _facts(
-    recipe: Recipe, took: Trained, documents: TokenArray, texts: dict[str, Any], head: Any
+    recipe: Recipe,
+    source: str,
+    took: Trained,
+    documents: TokenArray,
+    texts: dict[str, Any],
+    head: Any,
 ) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
         "name": recipe.name,
         "recipe": recipe.to_dict(),
+        SOURCE: source,
         "training": {
             **dataclasses.asdict(took),
-            "tokens_per_second": took.tokens / max(took.seconds, 1e-9),
+            "tokens_per_second": took.tokens_per_second,
             "passes": took.tokens / documents.tokens,
             "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
             "rates": rates_of(head),
@@ -223,7 +261,7 @@ def _weights(
     body = {}
     if recipe.body != "frozen":
         body = {key: value.to(torch.bfloat16) for key, value in model.net.named_parameters()}
-    told = {key: facts[key] for key in ("name", "recipe", "training", "versions")}
+    told = {key: facts[key] for key in ("name", "recipe", SOURCE, "training", "versions")}
     return SlowWeights(
         method=name,
         options=jsonable(slow),

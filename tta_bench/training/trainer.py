@@ -29,6 +29,7 @@ from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.recipe import Schedule
 from tta_bench.training.streams import LaneSegments
 
+CHECKPOINTS = "checkpoints"
 BUDGET = "budget.json"
 
 LOGARITHMS = ("log_",)
@@ -38,12 +39,26 @@ decay."""
 
 @dataclass(frozen=True)
 class Trained:
-    """Steps, tokens, seconds and FLOPs of a finished training."""
+    """A finished training.
+
+    Attributes:
+        steps: optimiser steps.
+        tokens: tokens that were read.
+        timed_steps: the steps that `seconds` covers: all, but for those that compile.
+        seconds: seconds of training; None where no step was timed.
+        flops: FLOPs of all steps.
+    """
 
     steps: int
     tokens: int
-    seconds: float
+    timed_steps: int
+    seconds: float | None
     flops: float
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second of the timed steps; None where there is none."""
+        return self.tokens * self.timed_steps / self.steps / self.seconds if self.seconds else None
 
 
 def run_trainer(
@@ -56,16 +71,17 @@ def run_trainer(
     """
     on_gpu = loss.device.type == "cuda"
     flops = _flops_per_row(loss, segments, on_gpu)
-    if on_gpu and schedule.compile:
+    compiles = on_gpu and schedule.compile
+    if compiles:
         loss.compile_parts()
-    last = _last_checkpoint(folder / "checkpoints")
-    log = TrainingLog(folder / "log.csv", schedule, loss, segments, say)
-    budget = Budget(schedule, loss, log)
+    last = _last_checkpoint(folder / CHECKPOINTS)
+    log = TrainingLog(folder / "log.csv", loss, segments, say)
+    budget = Budget(schedule, loss, log, compiles)
     world = max(1, int(torch.distributed.get_world_size())) if _distributed() else 1
     batch = schedule.batch or segments.lanes // world
     optimizer = _optimizer(loss, schedule, fused=on_gpu)
     arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=max(1, segments.lanes // (batch * world)),
         max_steps=segments.steps,
@@ -78,6 +94,7 @@ def run_trainer(
         dataloader_persistent_workers=on_gpu and schedule.workers > 0,
         remove_unused_columns=False,
         logging_steps=schedule.log_every,
+        logging_first_step=True,
         logging_nan_inf_filter=False,  # it would wait for the GPU at every step
         save_strategy="steps",
         save_steps=schedule.checkpoint_every,
@@ -103,23 +120,31 @@ def run_trainer(
         budget.restore(last)
         say(f"going on from step {last.name[11:]}")
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    seconds = budget.seconds if budget.timed_steps else None  # before plotting takes its time
     log.close()
     steps = trainer.state.global_step
-    tokens = round(steps * segments.lanes * segments.segment * segments.filled)
-    return Trained(steps, tokens, budget.seconds, flops * steps * segments.lanes)
+    tokens = round(steps * segments.tokens_per_step)
+    return Trained(steps, tokens, budget.timed_steps, seconds, flops * steps * segments.lanes)
 
 
 class Budget(TrainerCallback):
     """Ends training when the time is used up, and keeps with a checkpoint what Trainer does not.
 
-    The clock starts after the first optimiser step: compiling is not training. `fraction` drives
-    the learning rate, so that it reaches zero exactly when the budget does.
+    Where the first step of a session compiles, the clock starts after it: compiling is not
+    training. `fraction` drives the learning rate, so that it reaches zero exactly when the budget
+    does.
+
+    Attributes:
+        timed_steps: steps taken while the clock ran, over all sessions.
     """
 
-    def __init__(self, schedule: Schedule, loss: SegmentLoss, log: TrainingLog) -> None:
-        self.schedule, self.loss, self.log = schedule, loss, log
+    def __init__(
+        self, schedule: Schedule, loss: SegmentLoss, log: TrainingLog, compiles: bool
+    ) -> None:
+        self.schedule, self.loss, self.log, self.compiles = schedule, loss, log, compiles
         self.began: float | None = None
         self.earlier = 0.0
+        self.timed_steps = 0
 
     @property
     def seconds(self) -> float:
@@ -130,6 +155,14 @@ class Budget(TrainerCallback):
         """Share of the budget that has been used."""
         by_time = self.seconds / 60 / self.schedule.minutes if self.schedule.minutes else 0.0
         return min(1.0, max(step / self.schedule.steps, by_time))
+
+    def left(self, step: int) -> float | None:
+        """Seconds until the budget is used up; None while no step was timed."""
+        if not self.timed_steps:
+            return None
+        by_steps = self.seconds / self.timed_steps * (self.schedule.steps - step)
+        minutes = self.schedule.minutes
+        return min(by_steps, max(0.0, 60 * minutes - self.seconds)) if minutes else by_steps
 
     def rate(self, step: int) -> float:
         """Warm-up, then straight down to zero (Bergsma et al. 2025, "Straight to Zero")."""
@@ -143,14 +176,22 @@ class Budget(TrainerCallback):
             for name, value in load_file(state, device=str(self.loss.device)).items():
                 self.loss.state[name].copy_(value)
         about = json.loads((checkpoint / BUDGET).read_text())
-        self.earlier = about["seconds"]
+        self.earlier, self.timed_steps = about["seconds"], about["timed_steps"]
         self.log.resume(about["step"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.compiles:
+            self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.began is None:
             self.began = time.monotonic()
+        else:
+            self.timed_steps += 1
         if self.schedule.minutes and self.seconds >= 60 * self.schedule.minutes:
             control.should_training_stop = True
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            control.should_log = True  # the last step, wherever it falls
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -158,6 +199,7 @@ class Budget(TrainerCallback):
             save_file(self.loss.state, folder / f"fast_state_{_rank()}.safetensors")
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
         about = {"step": state.global_step, "seconds": self.seconds}
+        about |= {"timed_steps": self.timed_steps}
         part = folder / ".budget.json.part"  # written last: a file of that name is complete
         part.write_text(json.dumps(about))
         os.replace(part, folder / BUDGET)
@@ -165,8 +207,15 @@ class Budget(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             rate, norm = logs.get("learning_rate", 0.0), logs.get("grad_norm", 0.0)
-            left = self.fraction(state.global_step)
-            self.log.row(state.global_step, self.seconds, float(rate), float(norm), left)
+            step = state.global_step
+            self.log.row(
+                step, self.seconds, float(rate), float(norm), self.timed_steps, self.left(step)
+            )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training in `folder` can be continued."""
+    return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{BUDGET}"))
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -82,10 +82,10 @@ def _module(module: nn.Module) -> str:
     own = {
         key: repr(value)
         for key, value in vars(module).items()
-        if isinstance(value, _PLAIN) and not key.startswith("_hf_")
+        if isinstance(value, _PLAIN) and not key.startswith("_compiled")
     }
     hooks = {name: len(getattr(module, name, ())) for name in _HOOKS}
-    # A replaced `forward` is told by its identity; what compilation keeps there is its own.
+    # A replaced `forward` is told by its identity; what compilation leaves there is the bench's.
     methods = {
         key: id(value)
         for key, value in vars(module).items()

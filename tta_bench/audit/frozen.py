@@ -46,7 +46,7 @@ class FrozenModel:
         model.compiled = False
         model.one_by_one(())  # the bench's own forms for lanes stand in the modules from now on
         self._fingerprint = fingerprint(model)
-        self.process = ProcessState()
+        self.process = ProcessState(threads=False)  # the audit counts those that are started
         self._losses = self._read()
         self._attention = model.config._attn_implementation
         self.seconds = time.perf_counter() - started

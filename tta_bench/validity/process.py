@@ -49,18 +49,24 @@ _INHERITED = object()
 
 
 class ProcessState:
-    """Settings of PyTorch and functions that make the numbers, as they are when this is made."""
+    """Settings of PyTorch and functions that make the numbers, as they are when this is made.
 
-    def __init__(self) -> None:
+    Args:
+        threads: whether threads that are running later count as a change. They do not where code
+            is compiled in between: the compiler keeps threads of its own.
+    """
+
+    def __init__(self, threads: bool = True) -> None:
         self._settings = _settings()
-        self._threads = {thread.ident for thread in threading.enumerate()}
+        self._threads = {thread.ident for thread in threading.enumerate()} if threads else None
         self._functions = {(id(owner), name): (owner, value) for owner, name, value in _functions()}
 
     def changes(self) -> list[str]:
         """Names of what is no longer as it was."""
         now = _settings()
         changed = [name for name, value in self._settings.items() if now[name] != value]
-        if any(thread.ident not in self._threads for thread in threading.enumerate()):
+        known = self._threads
+        if known is not None and any(t.ident not in known for t in threading.enumerate()):
             changed.append("running threads")
         for (_, name), (owner, value) in self._functions.items():
             if vars(owner).get(name, _INHERITED) is not value:

@@ -61,7 +61,7 @@ def test_p_and_tier_are_of_one_test() -> None:
     for name in rows.keys() - {"none"}:  # every one is told apart from none, in p and in tier
         assert rows[name]["p_t"] <= rows[name]["p_holm"] < 0.01
     assert any(note.startswith("p: paired t over documents") for note in code["notes"])
-    assert any(note.startswith("tier: the same test") for note in code["notes"])
+    assert any(note.startswith("tier: by the same test") for note in code["notes"])
 
 
 def noisy(path: Path, spec: str, gains: list[float], **options: Any) -> Run:

@@ -71,3 +71,14 @@ def test_an_unfinished_run_is_refused_in_a_sentence(tta_bench, folder):
     done = tta_bench("audit", "nothing-here", cwd=folder)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_eval_says_how_the_probes_ran_a_method(tta_bench, folder):
+    done = tta_bench(
+        *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 128, "--name", "probed"),
+        *("--method", "fwl", "--audit", "off"),
+        cwd=folder,
+    )
+    assert "fwl: probed with weights=random in place of trained." in done.stderr + done.stdout
+    (path,) = (folder / "results/probed").iterdir()
+    assert load_run(path).summary["probed"] == ["probed with weights=random in place of trained."]

@@ -58,6 +58,8 @@ def run_method(
     verdict = judge(choice, None if mode == "off" else report)
     for sentence in verdict.sentences:
         observer.note(f"{choice.spec}: {sentence}")
+    for sentence in verdict.probed:
+        observer.remark(f"{choice.spec}: {sentence}")
     cuts = limits_as_flags(vars(setting.spec.limits))
     facts = {**verdict.to_dict(), "notes": notes, "isolated": setting.spec.isolate}
     facts |= {"partial": bool(cuts), "partial_reason": cuts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tta_bench.validity.check import quick_checks
 
@@ -24,12 +24,14 @@ class Verdict:
         rules_broken: the probes and checks that failed.
         reason: why it is not valid; None if it is.
         audit: the audit's report, or None where there was none.
+        probed: how the probes ran the method where that was not as given.
     """
 
     valid: bool | None
     rules_broken: tuple[str, ...]
     reason: str | None
     audit: AuditReport | None
+    probed: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -45,6 +47,7 @@ class Verdict:
             "valid": self.valid,
             "rules_broken": list(self.rules_broken),
             "valid_reason": self.reason,
+            "probed": list(self.probed),
             "audit": None if self.audit is None else self.audit.to_dict(),
         }
 
@@ -56,25 +59,34 @@ def judge(choice: MethodChoice, report: AuditReport | None) -> Verdict:
         choice: the method.
         report: the audit's; None where it was switched off.
     """
-    probes, broken, why = _probed(choice)
-    broken = [*broken, *(report.failed if report else ())]
+    probes, broken, why, how = _probed(choice)
+    broken = (*broken, *(report.failed if report else ()))
     if broken:
         reason = why or (report.reason if report else None)
-        return Verdict(False, tuple(broken), reason, report)
+        return Verdict(False, broken, reason, report, how)
     if report is None:
-        return Verdict(None, (), NOT_AUDITED, None)
+        return Verdict(None, (), NOT_AUDITED, None, how)
     if report.valid is None:
-        return Verdict(None, (), report.reason, report)
+        return Verdict(None, (), report.reason, report, how)
     if probes is None:
-        return Verdict(None, (), why, report)
-    return Verdict(True, (), None, report)
+        return Verdict(None, (), why, report, how)
+    return Verdict(True, (), None, report, how)
 
 
-_PROBED: dict[tuple[type[Method], str], tuple[bool | None, list[str], str | None]] = {}
+class _Probed(NamedTuple):
+    """The verdict of the quick probes, those that failed, the first reason, and how they ran."""
+
+    valid: bool | None
+    failed: tuple[str, ...]
+    reason: str | None
+    notes: tuple[str, ...] = ()
 
 
-def _probed(choice: MethodChoice) -> tuple[bool | None, list[str], str | None]:
-    """The verdict of the quick probes, the names of those that failed, and the first reason.
+_PROBED: dict[tuple[type[Method], str], _Probed] = {}
+
+
+def _probed(choice: MethodChoice) -> _Probed:
+    """What the quick probes found.
 
     Once for all settings: the probes know neither the model nor the documents.
     """
@@ -83,12 +95,11 @@ def _probed(choice: MethodChoice) -> tuple[bool | None, list[str], str | None]:
         try:
             report = quick_checks(choice.cls, choice.params, choice.name)
         except SystemExit:  # it will raise again in its run, and its row will say so
-            _PROBED[key] = None, [], "the probes could not run it"
+            _PROBED[key] = _Probed(None, (), "the probes could not run it")
             return _PROBED[key]
-        failed = list(report.failed)
         bad = next((r for r in report.results if r.status == "fail"), None)
         why = None if bad is None else f"{bad.probe}: {bad.sentence}"
         if report.valid is None:
             why = "the probes on tiny models could not judge it"
-        _PROBED[key] = report.valid, failed, why
+        _PROBED[key] = _Probed(report.valid, report.failed, why, report.notes)
     return _PROBED[key]

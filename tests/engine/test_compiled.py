@@ -473,7 +473,7 @@ def test_it_is_the_formula_of_attention(heads, scale):
 
 
 def test_a_mask_is_obeyed():
-    """Of a carried cache: five keys before the window, of which a lane may hold fewer."""
+    """A carried cache holds five keys before the window, or fewer in some lanes."""
     torch.manual_seed(0)
     query = torch.randn(2, 4, 3, 8)
     key, value = torch.randn(2, 2, 2, 8, 8)

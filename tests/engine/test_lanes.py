@@ -409,7 +409,7 @@ def test_each_method_gets_as_many_lanes_as_fit(
     monkeypatch.setattr("tta_bench.engine.trial.CudaMeter", lambda device: meter)
 
     class Holding(Method):
-        """Of 250 bytes a lane."""
+        """A method that takes 250 bytes a lane."""
 
         def score(self, window: Window) -> Scores:
             meter.hold(250 * self.lanes)

@@ -20,10 +20,14 @@ from tta_bench.store import load_group, load_run
 TEXT = "The quick brown fox jumps over the lazy dog, and the lazy dog sleeps. " * 8
 
 
+QUICK = ("--quiet", "--audit", "off")
+"""Losses are compared here; the audit reads nothing into them."""
+
+
 def eval_in_its_own_process(folder: Path, *options: str) -> dict[str, bytes]:
     """The files of losses that `tta-bench eval` leaves, by method and file."""
     done = subprocess.run(
-        [sys.executable, "-m", "tta_bench", "eval", "--name", "it", "--quiet", *options],
+        [sys.executable, "-m", "tta_bench", "eval", "--name", "it", *QUICK, *options],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -53,6 +57,7 @@ def test_two_deterministic_runs_give_identical_files_of_losses(tmp_path: Path) -
         methods=methods,
         protocol={"chunk": 32},
         deterministic=True,
+        audit="off",
     )
     found = []
     for name in ("one", "other"):

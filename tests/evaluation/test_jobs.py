@@ -37,6 +37,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def suite_of(texts: Path, **changes: Any) -> Suite:
     values: dict[str, Any] = {"datasets": [str(texts)], "protocol": {"chunk": 32}, "device": "cpu"}
+    values |= {"audit": "off"}
     return Suite(**values | changes)
 
 

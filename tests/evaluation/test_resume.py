@@ -381,7 +381,8 @@ def tta_bench(folder: Path, *words: object, kill_after: int | None = None) -> tu
         (folder / "texts" / f"{i}.txt").write_text(f"Number {i}. {TEXT}")
     process = subprocess.Popen(
         [sys.executable, "-m", "tta_bench", "eval", "--dataset", "texts", "--chunk", "32",
-         "--plugin", "counts.py", "--method", "counts", "--json", *map(str, words)],
+         "--plugin", "counts.py", "--method", "counts", "--audit", "off", "--json",
+         *map(str, words)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -45,7 +45,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(PACKAGING)
 	@echo "Installing torch (the largest download; minutes on a slow line)"
 	@$(PIP_INSTALL) torch
 	@echo "Installing tta-bench and its other dependencies"
-	@$(PIP_INSTALL) --editable '.[gguf]'
+	@$(PIP_INSTALL) --editable '.[gguf,report]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

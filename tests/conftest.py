@@ -8,12 +8,19 @@ import pytest
 import torch
 from command import tta_bench as tta_bench
 from hostile import ESCAPE, HOSTILE
+from hypothesis import HealthCheck, settings
 from tiny import random_document, tiny_model
 from typer.testing import CliRunner
 
 from tta_bench.cli.main import app
 from tta_bench.documents import TokenizedDocument
 from tta_bench.model.language_model import LanguageModel
+
+# The same examples every time, and no complaint about a machine that is busy with something else.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
 

@@ -10,12 +10,15 @@ import pytest
 import typer
 import yaml
 from one_process import run_lines
+from slow import slow
 from typer.testing import CliRunner
 
 from tta_bench import SlowWeights
 from tta_bench.cli.main import app
 from tta_bench.statistics import paired_difference
+from tta_bench.statistics.answers import recalled, recalled_by_lag
 from tta_bench.store import load_run
+from tta_bench.store.tuning import read_choices
 from tta_bench.training.recipe import Recipe, Schedule
 from tta_bench.validity.probes import FULL, QUICK
 
@@ -60,6 +63,128 @@ def test_a_table_is_what_the_stored_rows_give(name):
     done = CliRunner().invoke(app, ["show", name, "--format", "markdown", *where])
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == TABLES[name]
+
+
+def test_paired_differences_of_the_frontier():
+    """Rows against twice the context, read again, on every text."""
+    runs = {}
+    for path in (ROOT / "results").glob("frontier*/*/manifest.json"):
+        run = load_run(path.parent)
+        runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
+    (table,) = re.findall(r"<!-- frontier -->(.*?)<!-- end -->", TEXT["docs/frontier.md"], re.S)
+    shown = re.findall(r"^\| `(\S+)` \| (.*) \|$", table, re.M)
+    assert len(shown) == 8
+    for method, cells in shown:
+        costs = [runs["pypi", name].summary["flops_per_token"] for name in (method, "none")]
+        expected = [f"×{costs[0] / costs[1]:.2f}"]
+        for texts in ("npm", "pypi", "debian", "builtin"):
+            below = runs[texts, "window:context=256"].rows
+            pair = paired_difference(runs[texts, method].rows, below)
+            low, high = pair.interval
+            expected.append(f"{pair.delta:+.3f} ±{(high - low) / 2:.3f}")
+        assert cells == " | ".join(expected)
+
+
+def test_sentences_on_the_frontier_are_what_the_rows_say():
+    runs, page = {}, " ".join(TEXT["docs/frontier.md"].split())
+    for path in (ROOT / "results" / "frontier").glob("*/manifest.json"):
+        run = load_run(path.parent)
+        runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
+        assert run.summary["valid"] is True
+    assert f"All {len(runs)} runs were audited and are valid" in page
+
+    def gain(texts, method, baseline="none"):
+        rows = runs[texts, baseline].rows
+        return -paired_difference(runs[texts, method].rows, rows).delta
+
+    kinds = ("npm", "pypi", "debian")
+    shares = [gain(t, "regression") / gain(t, "dynamic-eval:lr=0.0001") for t in kinds]
+    books, code, manuals = (f"{100 * share:.0f} %" for share in shares)
+    assert f"has {books}, {code} and {manuals} of the gain of dynamic evaluation" in page
+    stack = "streaming-llm{}+neural-cache+ngram"
+    more = [gain(t, stack.format("+dynamic-eval:lr=3e-05"), stack.format("")) for t in kinds]
+    books, code, manuals = (f"{nats:.2f}" for nats in more)
+    assert f"gain {books} nats on books, {code} on code and {manuals} on manuals" in page
+
+
+def test_tuned_settings_of_the_frontier():
+    expected = []
+    for one in read_choices(ROOT / "results" / "frontier-tuning"):
+        assert not any(parameter.edge for parameter in one.parameters)
+        sets, nats = one.space.replace("|", "\\|"), f"{one.best.nll_per_token:.4f}"
+        expected.append(f"| `{sets}` | `{one.chosen}` | {nats} | {len(one.trials)} |")
+    (table,) = re.findall(r"<!-- tuned -->(.*?)<!-- end -->", TEXT["docs/frontier.md"], re.S)
+    assert table.strip().split("\n")[2:] == expected
+
+
+def test_tuning_documents_that_are_reported_change_no_setting_but_that_of_slot():
+    shown = {
+        row.sha256
+        for group in ("frontier", "frontier-quickstart")
+        for path in (ROOT / "results" / group).iterdir()
+        for row in load_run(path).rows
+    }
+    runs = {}
+    for path in (ROOT / "results" / "frontier-tuning").glob("*/"):
+        run = load_run(path)
+        runs.setdefault(run.spec, []).extend(run.rows)
+    both = {row.key for row in next(iter(runs.values())) if row.sha256 in shown}
+    assert both == {"package/gutenberg/shakespeare-macbeth.txt", "specialnames", "compound"}
+
+    def nats(spec):
+        apart = [row for row in runs[spec] if row.key not in both]
+        assert len(apart) == 3
+        return sum(row.nll for row in apart) / sum(row.tokens for row in apart)
+
+    for one in read_choices(ROOT / "results" / "frontier-tuning"):
+        best = min((trial.spec for trial in one.trials), key=nats)
+        if one.chosen == "slot":
+            assert best == "slot:lr=0.01"
+            assert f"{nats('slot') - nats(best):.4f}" == "0.0013"
+        else:
+            assert best == one.chosen
+
+
+def test_planted_sentences_are_remembered_as_the_page_says():
+    runs = {run.spec: run for run in map(load_run, (ROOT / "results" / "planted-tiny").iterdir())}
+    assert all(run.summary["valid"] for run in runs.values())
+    page = TEXT["docs/oracle.md"]
+    (table,) = re.findall(r"<!-- planted -->(.*?)<!-- end -->", page, re.S)
+    expected = []
+    for spec in ("none", "window:context=256", "ngram", "neural-cache"):
+        lags = recalled_by_lag(runs[spec])
+        assert [one.low for one in lags] == [128, 256, 512]
+        gains = [one.gained for one in lags]
+        cells = [f"{one.value:+.2f} ±{one.interval[1] - one.value:.2f}" for one in gains]
+        cells += [f"{one.exact.value:.2f} ({one.control_exact.value:.2f})" for one in lags]
+        expected.append(f"| `{spec}` | {' | '.join(cells)} |")
+    assert table.strip().split("\n")[2:] == expected
+    cache, ngram = (recalled(runs[spec]) for spec in ("neural-cache", "ngram"))
+    share = f"{100 * cache.gained.value / ngram.gained.value:.0f} %"
+    exact = f"{100 * cache.exact.value:.0f} %"
+    assert f"gains {share} of what `ngram` gains and gives {exact} of the answers' tokens" in page
+
+
+def test_sentences_on_the_quickstarts_documents_are_what_the_rows_say():
+    group = ROOT / "results" / "frontier-quickstart"
+    runs = {run.spec: run for run in map(load_run, group.iterdir())}
+    page = " ".join(TEXT["docs/frontier.md"].split())
+
+    def against(method, baseline):
+        return paired_difference(runs[method].rows, runs[baseline].rows)
+
+    window, stack = "window:context=256", "streaming-llm+neural-cache+ngram"
+    below = 1 - against(stack, window).ratio
+    assert f"the same stack is {100 * below:.0f} % below twice the context in perplexity" in page
+    assert against(stack, window).interval[1] < 0
+    cost = {name: run.summary["flops_per_token"] for name, run in runs.items()}
+    cheap = [name for name in runs if cost[name] < 3 * cost["none"] and name != window]
+    furthest = max(1 - against(name, window).ratio for name in cheap)
+    assert 100 * furthest < 11
+    assert "no row below ×3 gets further than 11 %" in page
+    dynamic = against("dynamic-eval:lr=0.0001", "none").delta
+    share = against("regression", "none").delta / dynamic
+    assert f"`regression` has {100 * share:.0f} % of the gain" in page
 
 
 def test_paired_differences_of_the_headline():
@@ -136,11 +261,68 @@ CHEAP = [
 ]
 
 
+@slow
 @pytest.mark.parametrize("command", CHEAP)
 def test_a_command_of_the_protocols_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(command)[1:])
     assert done.exit_code == 0, done.output
+
+
+OUTPUTS = [
+    (command, output)
+    for text in TEXT.values()
+    for command, output in re.findall(r"```console\n\$ (tta-bench .*)\n((?:.*\n)*?)```", text)
+]
+
+
+@pytest.mark.parametrize(("command", "output"), OUTPUTS)
+def test_what_a_page_shows_is_what_the_command_prints(command, output):
+    where = ["--results", str(ROOT / "results")]
+    called = CliRunner().invoke(app, [*shlex.split(command)[1:], *where], env={"COLUMNS": "100"})
+    assert called.exit_code == 0, called.output
+    lines = [line.rstrip() for line in called.stdout.strip().splitlines()]
+    assert lines == output.splitlines()
+
+
+def test_pages_show_what_commands_print():
+    shown = " ".join(command for command, _ in OUTPUTS)
+    assert all(option in shown for option in ("--columns", "--budget", "--frontier", "--curve"))
+    assert "--caption" in shown
+
+
+READING = ("show", "compare", "runs", "export", "list")
+ON_STORED_RUNS = [
+    line
+    for name in ("docs/results.md", "docs/paper.md", "docs/statistics.md")
+    for line in [*commands(TEXT[name]), *mentions(TEXT[name])]
+    if line.split()[1] in READING and re.search(r"quickstart|frontier|headline", line)
+]
+
+
+@pytest.mark.parametrize("line", ON_STORED_RUNS)
+def test_a_command_on_committed_runs_runs(line):
+    where = ["--results", str(ROOT / "results")]
+    done = CliRunner().invoke(app, [*shlex.split(line)[1:], *where])
+    assert done.exit_code == 0, done.output
+
+
+@slow
+def test_a_method_is_compared_as_its_page_says(tmp_path):
+    """Its commands as written, one after another, on fewer and shorter documents."""
+    lines = [
+        line.replace("--limit 4 --max-tokens 2048", "--limit 2 --max-tokens 512")
+        for line in commands(TEXT["docs/compare.md"])
+    ]
+    assert {line.split()[1] for line in lines} == {
+        *("new-method", "check", "eval", "compare", "show", "report", "reproduce"),
+    }
+    run_lines(lines, tmp_path)
+    runs = {run.spec: run for run in map(load_run, sorted((tmp_path / "results/mine").glob("*-*")))}
+    assert all(run.summary["valid"] for run in runs.values())
+    off = paired_difference(runs["my-method:weight=0"].rows, runs["none"].rows)
+    assert off.delta == 0, "off means off"
+    assert (tmp_path / "mine.html").is_file()
 
 
 # Links and names
@@ -170,7 +352,7 @@ def test_files_that_a_page_names_exist(page):
 
 
 def test_every_page_is_on_the_menu():
-    linked = set(re.findall(r"\]\((\w+\.md)\)", TEXT["docs/README.md"]))
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXT["docs/README.md"]))
     assert linked == {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
 
 
@@ -244,9 +426,10 @@ def test_every_key_of_a_recipe_is_in_the_table():
 # The trained head of its page
 
 
+@slow
 def test_the_head_of_the_page_is_checked_trained_and_evaluated(tmp_path):
     """Its commands as written, one after another, on fewer steps and shorter texts."""
-    page = TEXT["docs/heads.md"]
+    page = TEXT["docs/heads.md"].partition("\n## Several heads\n")[0]
     (plugin,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (recipe,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "fast_layer.py").write_text(plugin)
@@ -263,11 +446,11 @@ def test_the_head_of_the_page_is_checked_trained_and_evaluated(tmp_path):
     run_lines(lines, tmp_path)
     weights = {
         name: SlowWeights.describe(tmp_path / "results/train" / name / "weights.safetensors")
-        for name in ("fast_layer", "control")
+        for name in ("fast_layer", "fast_layer-control")
     }
     assert {name: about.options["fast"] for name, about in weights.items()} == {
         "fast_layer": True,
-        "control": False,
+        "fast_layer-control": False,
     }
     (group,) = [path for path in (tmp_path / "results").iterdir() if path.name != "train"]
     runs = {run.spec: run for run in map(load_run, sorted(group.glob("fast-layer*")))}

@@ -9,6 +9,7 @@ from typing import Any
 from fuzzing import JSON, damaged, fuzzed, one_sentence
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from slow import slow
 
 from tta_bench.documents.sources import load_documents, open_source
 from tta_bench.documents.tokens import tokenized
@@ -60,6 +61,7 @@ def read_suite(path: Path) -> None:
         choose_methods(suite.methods)
 
 
+@slow
 @fuzzed
 @given(damaged(SUITE.encode()) | st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 @example(b"limit: 2020-13-45")
@@ -121,6 +123,7 @@ SPECS = st.builds(
 )
 
 
+@slow
 @fuzzed
 @given(SPECS | st.text(max_size=30))
 def test_method_strings(spec: str) -> None:

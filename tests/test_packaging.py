@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from slow import slow
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDERS = {"tta_bench": "tta_bench", "methods": "tta_bench_methods", "suites": "tta_bench_suites"}
@@ -84,6 +85,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@slow
 def test_wheel_holds_every_file_and_no_common_name(wheel: Path, sources: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
@@ -98,6 +100,7 @@ def test_wheel_holds_every_file_and_no_common_name(wheel: Path, sources: Path) -
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
+@slow
 def test_everything_is_found_from_a_wheel(installed: Path, tmp_path: Path) -> None:
     seen = _probe(installed, tmp_path)
     assert all(Path(file).is_relative_to(installed) for file in seen["packages"].values())
@@ -129,6 +132,7 @@ def test_everything_is_found_in_editable_mode(sources: Path, tmp_path: Path) -> 
     _check(seen)
 
 
+@slow
 def test_a_method_of_another_package_is_found_by_its_entry_point(
     installed: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tta_bench.documents.sources import load_documents
 from tta_bench.errors import DocumentError, ModelError, UsageError
 from tta_bench.evaluation.suite import load_suite
 from tta_bench.fetch import packages
-from tta_bench.model import locate
+from tta_bench.model import locate, parts
 from tta_bench.model.load import load_model
 from tta_bench.store import create_group
 
@@ -186,7 +186,9 @@ def test_a_model_of_the_hub_without_safetensors_is_refused(monkeypatch: pytest.M
         raise OSError(f"{location} does not appear to have a file named model.safetensors")
 
     monkeypatch.setattr(locate, "_hub_answers", lambda: True)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: None)
+    monkeypatch.setattr(parts, "read_tokenizer", lambda *_: None)
+    for asks_the_hub in ("find_adapter", "hub_commit"):
+        monkeypatch.setattr(parts, asks_the_hub, lambda *_: None)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(ModelError, match="a pickle can run code"):
         load_model("some/model")

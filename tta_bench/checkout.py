@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 _TOP = Path(__file__).resolve().parent.parent
+PUBLISHED = _TOP / "results"
+"""The published runs of a checkout; an installation has none."""
 _FOLDERS = {"tta_bench_methods": _TOP / "methods", "tta_bench_suites": _TOP / "suites"}
 
 

@@ -31,7 +31,16 @@ _MOST = 2**63  # no person means a larger whole number, and Python does not prin
 
 
 class _Mismatch(Exception):
-    """The value is not of its type; the message says what it must be."""
+    """The value is not of its type.
+
+    Args:
+        wanted: what it must be.
+        given: what it is, where the value as a whole does not say it.
+    """
+
+    def __init__(self, wanted: str, given: str = ""):
+        super().__init__(wanted)
+        self.given = given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Converter:
             try:
                 found[key] = self._value(value, kinds[key], (*at, key))
             except _Mismatch as wanted:
-                sentence = f"'{key}' must be {wanted}, not {_shown(value)}."
+                sentence = f"'{key}' must be {wanted}, not {wanted.given or _shown(value)}."
                 raise self.error((*at, key), sentence) from None
         return found
 
@@ -127,11 +136,18 @@ class Converter:
         if self.text and isinstance(value, str):
             value = split_commas(value.removeprefix("[").removesuffix("]"))
         items = value if isinstance(value, (list, tuple)) else [value]
-        try:
-            return [self._value(item, kind, (*at, index)) for index, item in enumerate(items)]
-        except _Mismatch as wanted:
-            texts = "a text or a list of texts"
-            raise _Mismatch(texts if kind is str else f"a list, each item {wanted}") from None
+        found = []
+        for index, item in enumerate(items):
+            try:
+                found.append(self._value(item, kind, (*at, index)))
+            except _Mismatch as wanted:
+                texts = "a text or a list of texts"
+                whole = texts if kind is str else f"a list, each item {wanted}"
+                given = (
+                    f"a list with {_shown(item)} in it" if items is value and not self.text else ""
+                )
+                raise _Mismatch(whole, given) from None
+        return found
 
 
 def _nearest(value: Any, known: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,8 +27,23 @@ def require(*modules: str, extra: str, what: str) -> None:
 
 
 def install_command(extra: str) -> str:
-    """The `pip` command that adds an extra; in a checkout it keeps the installation editable."""
+    """The `pip` command that adds an extra and leaves the installation as it is.
+
+    A checkout stays editable. A copy is told the packages themselves: whence it came, and whether a
+    registry has it under this name, is not known.
+    """
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return f"`pip install -e '.[{extra}]'` in the checkout"
-    return f"`pip install 'tta-bench[{extra}]'`"
+    packages = " ".join(f"'{package}'" for package in _packages(extra))
+    return f"`pip install {packages}`"
+
+
+def _packages(extra: str) -> list[str]:
+    """What the extra brings, with versions: `plotly>=6.0`."""
+    found = []
+    for line in requires("tta-bench") or []:
+        requirement, _, marker = line.partition(";")
+        if f"extra == '{extra}'" in marker.replace('"', "'"):
+            found.append(requirement.strip())
+    return found

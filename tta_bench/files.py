@@ -1,4 +1,4 @@
-"""Hashes of files, and folders that appear whole or not at all."""
+"""Hashes and stamps of files, and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """What moves when a file is written or replaced: its place on disk, its size and its times."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @contextmanager

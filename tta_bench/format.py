@@ -10,6 +10,22 @@ DASH = "—"
 BREAK = "\u200b"
 """In a heading or a cell: where a line may break on a narrow terminal; shown as nothing else."""
 
+ASCII = str.maketrans(
+    {
+        "Δ": "d",
+        "×": "x",
+        "±": "+-",
+        "∞": "inf",
+        "µ": "u",
+        DASH: "-",
+        "·": ".",
+        "…": "...",
+        BREAK: "",
+        **dict(zip("▁▂▃▄▅▆▇█", "_.-:=+*#", strict=True)),
+    }
+)
+"""What to write for characters of ours where an encoding lacks them."""
+
 
 def plain(text: str, keep: str = "") -> str:
     """The text without control characters: a document's key must not steer a terminal.

@@ -37,3 +37,9 @@ def import_file(name: str, file: Path) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def plugin_of(module: str) -> Path | None:
+    """The plugin file that an imported module is; None if it is no plugin."""
+    file = sys.modules[module].__file__ if module.startswith(PLUGIN_PREFIX) else None
+    return None if file is None else Path(file)

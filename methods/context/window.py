@@ -14,14 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta_bench import Method, Scores, StepShape, UsageError, Window, register
+from tta_bench import ContextMethod, LanguageModel, Needs, StepShape, Window, register
 
 
 @register("window")
-class WiderWindow(Method):
+class WiderWindow(ContextMethod):
     """No adaptation, a longer context: the frozen model reads the last tokens again."""
 
-    family = "context"
     graphs = True
     off: ClassVar[dict[str, object]] = {"context": 0}
 
@@ -29,7 +28,7 @@ class WiderWindow(Method):
     class Params:
         """How much more is read."""
 
-        context: int = field(default=1024, metadata={"help": "tokens left of the chunk"})
+        context: int = field(default=512, metadata={"help": "tokens left of the chunk"})
 
         def __post_init__(self) -> None:
             if self.context < 0:
@@ -39,28 +38,29 @@ class WiderWindow(Method):
     def probe_params(cls, params: Params) -> Params:
         return replace(params, context=min(params.context, 24))  # few positions there
 
+    @classmethod
+    def needs(cls, params: Params, model: LanguageModel, step: StepShape) -> Needs:
+        return Needs(positions=params.context + step.scored if params.context else 0)
+
     def prepare(self) -> None:
+        # A document that a model can read has no more context than the model has positions.
         most = self.model.max_positions
-        if most is not None and self.params.context >= most:
-            raise UsageError(
-                f"window: context={self.params.context} does not fit into the {most} positions of "
-                f"{self.model.name}; choose a smaller one."
-            )
+        self.kept = self.params.context if most is None else min(self.params.context, most)
 
     def init_state(self) -> dict[str, Tensor]:
-        """The last inputs [context], the newest last, and how many of them there are."""
+        """The last inputs [kept], the newest last, and how many of them there are."""
         device = self.model.device
         return {
-            "tokens": torch.zeros(self.params.context, dtype=torch.int64, device=device),
+            "tokens": torch.zeros(self.kept, dtype=torch.int64, device=device),
             "filled": torch.zeros((), dtype=torch.int64, device=device),
         }
 
-    def score(self, window: Window) -> Scores:
-        return self.model.logits(self._wider(window) if self.params.context else window)
+    def provide(self, window: Window) -> Window:
+        return self._wider(window) if self.params.context else window
 
     def _wider(self, window: Window) -> Window:
         """The chunk behind the lane's own context, in place of what the protocol shows of it."""
-        filled, context = self.state["filled"], self.params.context
+        filled, context = self.state["filled"], self.kept
         lengths = torch.where(window.scored > 0, filled + window.scored, 0)
         columns = torch.arange(self._width(lengths, window.chunk_size), device=lengths.device)
         both = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)
@@ -77,23 +77,23 @@ class WiderWindow(Method):
         if not capturing(lengths):
             return int(lengths.max())
         most = self.model.max_positions
-        full = self.params.context + chunk
-        return full if most is None or self.model.rotary else min(full, most)
+        full = self.kept + chunk
+        return full if most is None else min(full, most)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         if self.params.context == 0:
             return
-        held = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)  # [B, context + C]
+        held = torch.cat([self.state["tokens"], window.chunk_ids], dim=1)  # [B, kept + C]
         # The newest inputs of a lane begin where its own chunk's length says.
-        places = torch.arange(self.params.context, device=held.device)
+        places = torch.arange(self.kept, device=held.device)
         self.state["tokens"].copy_(held.gather(1, places + window.scored[:, None]))
-        self.state["filled"].add_(window.scored).clamp_(max=self.params.context)
+        self.state["filled"].add_(window.scored).clamp_(max=self.kept)
 
-    def flops(self, shape: StepShape) -> float:
+    def provided(self, shape: StepShape) -> StepShape:
         if self.params.context == 0:
-            return self.cost.forward(shape)
+            return shape
         context = min(self.params.context, shape.start)
-        return self.cost.forward(StepShape(context + shape.scored, shape.scored, 0))
+        return StepShape(context + shape.scored, shape.scored, 0)
 
 
 def capturing(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from slow import slow
 
 from tta_bench.store import load_run
 
@@ -34,6 +35,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@slow
 def test_runs_are_audited_after_the_fact(tta_bench, folder):
     done = tta_bench(
         *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 256, "--name", "it"),
@@ -46,7 +48,8 @@ def test_runs_are_audited_after_the_fact(tta_bench, folder):
     assert before["valid"] is None
     assert before["audit"] is None
 
-    printed = tta_bench("audit", paths["none"], cwd=folder)
+    where = ("--results", folder / "results", "--debug")
+    printed = tta_bench("audit", f"it/{paths['none'].name}", *where, cwd=folder)
     assert printed.returncode == 0, printed.stderr
     assert "nothing to learn" in printed.stdout
     after = load_run(paths["none"]).summary
@@ -73,6 +76,7 @@ def test_an_unfinished_run_is_refused_in_a_sentence(tta_bench, folder):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@slow
 def test_eval_says_how_the_probes_ran_a_method(tta_bench, folder):
     done = tta_bench(
         *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 128, "--name", "probed"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import in_a_process
+from slow import slow
 
 from tta_bench.store import load_group
 
@@ -29,6 +30,7 @@ def texts(tmp_path):
     return folder
 
 
+@slow
 def test_json_is_one_object_on_the_last_line_and_the_run_is_stored(tmp_path, texts):
     done = in_a_process(
         "eval",
@@ -237,6 +239,7 @@ def failing_plugin(folder, body):
     )
 
 
+@slow
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
@@ -323,6 +326,7 @@ def test_a_method_that_peeks_is_shown_but_never_ranked(tta_bench, tmp_path, text
     assert cheat["flops_x_none"] == pytest.approx(1.0, rel=1e-3)  # no formula, none's own work
 
 
+@slow
 def test_a_method_that_changes_the_shared_weights_harms_no_other(tta_bench, tmp_path, texts):
     (tmp_path / "vandal.py").write_text(VANDAL)
     done = tta_bench(
@@ -401,9 +405,11 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         time.sleep(0.1)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
+    assert "the same command again goes on from here" in output
+    assert "tta-bench show" not in output
     (summary,) = tmp_path.glob("results/cut/*/summary.json")
     assert json.loads(summary.read_text())["status"] == "interrupted"
 

@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from tta_bench.cli import list as list_command
 from tta_bench.cli import new_method, show
+from tta_bench.cli.options import METHOD_HELP
 from tta_bench.contract import registry
+from tta_bench.contract.listing import ParamInfo
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.store import Run
@@ -56,6 +58,12 @@ def test_every_list_is_text_and_json(kind: str) -> None:
     assert all(row["summary"] for row in rows)
 
 
+def test_no_two_entries_of_a_list_say_the_same() -> None:
+    for kind in ("methods", "models", "suites", "datasets", "metrics"):
+        summaries = [row["summary"] for row in json.loads(output("list", kind, "--json"))[kind]]
+        assert len(set(summaries)) == len(summaries), kind
+
+
 def test_methods_show_their_parameters() -> None:
     rows = json.loads(output("list", "methods", "--json"))["methods"]
     methods = {row["name"]: row for row in rows}
@@ -72,6 +80,23 @@ def test_methods_show_their_parameters() -> None:
     assert "targets=[mlp]" in text
     assert "lr=none" in text
     assert "pairs remembered" in text
+    assert "[sgd|adam|adamw|rms18|rms19|rms-gpt2]" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices"),
+    [
+        ("Literal['one']", ["one"]),
+        ("typing.Literal['a', 2] | None", ["a", "2"]),
+        ("list[str]", []),
+    ],
+)
+def test_the_values_of_a_choice_are_read_from_its_type(kind: str, choices: list[str]) -> None:
+    assert ParamInfo("name", kind, "", "").choices == choices
+
+
+def test_the_help_of_method_names_stacks() -> None:
+    assert "NAME+NAME" in METHOD_HELP
 
 
 def test_lists_fit_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

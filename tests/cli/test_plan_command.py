@@ -10,6 +10,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from slow import slow
 from typer.testing import CliRunner
 
 from tta_bench.cli.grouping import grouped
@@ -43,14 +44,20 @@ def test_a_plan_is_a_table_and_runs_nothing(texts: Path) -> None:
     assert "Jobs of results/mine" in output
     assert re.search(r"none +1 +0 +\d+ +[\d.]+ M +[\d.]+ G", output)
     assert re.search(r"fwl-untrained +1 +0 +\d+ +— +—", output)
-    assert output.count("fwl-untrained: it needs the model's weights") == 1
+    assert output.count("fwl-untrained: it needs the model's weights, which a plan does not") == 1
+    assert "Error" not in output
+    alone = run("plan", *COMMON, "--method", "fwl-untrained")
+    assert "FLOPs unknown" in alone
+    assert "0FLOPs" not in alone
     assert not (texts / "results").exists()
 
 
+@slow
 def test_what_eval_stored_is_in_the_plan(texts: Path) -> None:
     told = run("eval", *COMMON, "--quiet")
     assert "tta-bench show results/mine" in told
     assert "tta-bench compare" not in told  # one method has nothing beside it
+    assert "loading" not in told
     words = ["--method", "none", "--method", "neural-cache"]
     jobs = json.loads(run("plan", *COMMON, *words, "--json").splitlines()[-1])["jobs"]
     assert [(job["method"], job["stored"]) for job in jobs] == [("none", 1), ("neural-cache", 0)]
@@ -58,6 +65,11 @@ def test_what_eval_stored_is_in_the_plan(texts: Path) -> None:
     told = run("eval", *COMMON, *words, "--quiet")
     for command in ("show", "compare", "report"):
         run(*re.search(rf"tta-bench ({command} \S+)", told)[1].split())  # type: ignore[index]
+
+
+def test_eval_says_what_takes_time_before_the_first_method(texts: Path) -> None:
+    lines = run("eval", *COMMON).splitlines()
+    assert lines[:2] == ["loading builtin:tiny", "tokenising a.txt"]
 
 
 # Options
@@ -76,7 +88,7 @@ def test_help_shows_every_default(command: str) -> None:
     options = options_of(command)
     assert len(options) > 2
     for option in options:
-        assert "[default: " in option, option
+        assert "[default: " in " ".join(option.split()), option
 
 
 def test_defaults_are_those_of_suite_and_protocol() -> None:
@@ -115,6 +127,10 @@ def test_every_option_of_a_suite_reaches_it(texts: Path) -> None:
         context_mode="cache",
         prefix="eos",
         reset="never",
+        tokenizer="t",
+        adapter="beside",
+        load_in="4bit",
+        device_map="auto",
         dtype="float64",
         seed=7,
         device="cpu",
@@ -123,12 +139,15 @@ def test_every_option_of_a_suite_reaches_it(texts: Path) -> None:
         deterministic=True,
         isolate=True,
         audit="full",
+        probe="p",
+        fresh=True,
     )
     suite, base = given.resolve()
     assert base is None
     fresh = dataclasses.asdict(Suite())
     left = [k for k, v in dataclasses.asdict(suite).items() if v == fresh[k]]
-    assert left == ["description"]
+    # No flag says on what to tune; the others are what a file alone says.
+    assert set(left) == {"description", "tune", "words", "elsewhere"}
     fields = dataclasses.asdict(Protocol())
     unset = [k for k, v in suite.resolved_protocol().to_dict().items() if v == fields[k]]
     assert unset == ["name", "window", "stride"]

@@ -71,6 +71,16 @@ def test_runs_names_what_is_damaged_and_what_is_being_written(results: Path) -> 
     assert "rows.jsonl is damaged" in " ".join(call("runs", "--results", results).stdout.split())
 
 
+def test_runs_may_list_those_written_last_alone(results: Path) -> None:
+    every = listed(results)
+    assert listed(results, "--limit", "2") == [
+        entry | {"age_seconds": pytest.approx(entry["age_seconds"], abs=9)} for entry in every[1:]
+    ]
+    text = call("runs", "--results", results, "--limit", "1").stdout
+    assert f"1 of 3 runs in {results}" in " ".join(text.split())
+    assert "3 runs in" in call("runs", "--results", results, "--limit", "9").stdout
+
+
 def test_runs_where_there_are_none(tmp_path: Path) -> None:
     done = call("runs", "--results", tmp_path)
     assert done.exit_code == 0

@@ -8,50 +8,19 @@ import torch
 from tiny import PREFIX, make_method, random_document, run_method
 
 from tta_bench import Method, MethodError, StepShape, Window
+from tta_bench.contract.choice import choose
 from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build
 from tta_bench.cost.model_flops import ModelCost
 from tta_bench.engine.protocol import Protocol
-from tta_bench.model.scores import as_scores, token_nll
 
 CHUNK, LR, WINDOW, THETA, WEIGHT = 16, 0.05, 40, 7.0, 0.3
 SHAPE = StepShape(CHUNK, CHUNK, 0)
 
 
-class Stack(Method):
-    """`upper` on `lower`; each learns from the losses of its own scores."""
-
-    gradients = True
-
-    def __init__(self, model, lower, upper, lanes=1):
-        lower_cls, upper_cls = load(lower[0]), load(upper[0])
-        stack = self
-
-        class Lower(lower_cls):
-            def score(self, window):
-                stack.below_scores = super().score(window)
-                return stack.below_scores
-
-        self.lower = Lower(model, build(lower_cls.Params, lower[1], lower[0]), lanes)
-        params = build(upper_cls.Params, upper[1], upper[0])
-        self.upper = upper_cls(self.lower.model, params, lanes, self.lower)
-        super().__init__(model, None, lanes)
-
-    def score(self, window):
-        return self.upper.score(window)
-
-    def adapt(self, window, targets, nll):
-        shape = (window.lanes, window.chunk_size, self.model.vocab_size)
-        below = as_scores(self.below_scores, shape)
-        self.lower.adapt(window, targets, token_nll(below, lambda: targets, window.mask, True))
-        self.upper.adapt(window, targets, nll.detach())
-
-    def reset(self, lane):
-        self.lower.reset(lane)
-        self.upper.reset(lane)
-
-    def flops(self, shape):
-        return self.upper.flops(shape)
+def stack(model, spec, lanes=1):
+    choice = choose(spec)
+    return choice.cls(model, choice.params, lanes)
 
 
 def literal(model, ids):
@@ -86,16 +55,15 @@ def literal(model, ids):
     return np.array(losses)
 
 
-def cache_on(model, lower, lanes=1):
-    params = {"window": WINDOW, "theta": THETA, "weight": WEIGHT}
-    return Stack(model, lower, ("neural-cache", params), lanes)
+CACHE = f"neural-cache:window={WINDOW},theta={THETA},weight={WEIGHT}"
+SGD = f"dynamic-eval:optimizer=sgd,lr={LR}"
 
 
 def test_a_cache_on_dynamic_evaluation_is_the_literal_mixture(llama):
     documents = [random_document("a", 70, 5), random_document("b", 40, 6)]
     for lanes in (1, 2):
-        stack = cache_on(llama, ("dynamic-eval", {"optimizer": "sgd", "lr": LR}), lanes)
-        found = run_method(stack, documents, Protocol(chunk=CHUNK))
+        both = stack(llama, f"{SGD}+{CACHE}", lanes)
+        found = run_method(both, documents, Protocol(chunk=CHUNK))
         for document in documents:
             expected = literal(llama, document.token_ids.tolist())
             np.testing.assert_allclose(found[document.key], expected, atol=1e-4)
@@ -118,11 +86,11 @@ def test_a_cache_reads_the_states_that_a_head_made(llama):
 
 
 def test_costs_add_up(llama):
-    lower = make_method(llama, "dynamic-eval")
-    stack = cache_on(llama, ("dynamic-eval", {}))
-    alone = make_method(llama, "neural-cache", window=WINDOW)
+    lower, alone = stack(llama, SGD), stack(llama, CACHE)
+    both = stack(llama, f"{SGD}+{CACHE}")
     forward = ModelCost(llama).forward(SHAPE)
-    assert stack.flops(SHAPE) == lower.flops(SHAPE) + alone.flops(SHAPE) - forward
+    assert both.flops(SHAPE) == lower.flops(SHAPE) + alone.flops(SHAPE) - forward
+    assert both.state_bytes() == lower.state_bytes() + alone.state_bytes()
     lower.flops = lambda shape: None
     params = build(load("neural-cache").Params, {}, "neural-cache")
     assert load("neural-cache")(llama, params, 1, lower).flops(SHAPE) is None

@@ -87,6 +87,11 @@ class Base(Method):
             '@register("mine")\nclass Mine(Other):\n    pass\n',
             {"base_of_it": BASE},
         ),
+        (  # the nearest base is not the first in depth: Method has parameters, too
+            BASE + "class First(Method):\n    pass\nclass Both(First, Base):\n    pass\n"
+            '@register("mine")\nclass Mine(Both):\n    pass\n',
+            {},
+        ),
         (
             "import tta_bench\nimport middle_of_it\n"
             '@tta_bench.register("mine")\nclass Mine(middle_of_it.Base):\n    pass\n',
@@ -100,7 +105,7 @@ class Base(Method):
             {"base_of_it": BASE},
         ),
     ],
-    ids=["same file", "beside", "through a module", "constants"],
+    ids=["same file", "beside", "two bases", "through a module", "constants"],
 )
 def test_family_and_parameters_are_followed_to_where_they_stand(
     tmp_path, monkeypatch, source, beside

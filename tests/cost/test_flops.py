@@ -14,6 +14,7 @@ from tta_bench.cost.flop_report import FlopReport
 from tta_bench.cost.model_flops import ModelCost
 from tta_bench.engine.flop_check import check_flops, measure_step
 from tta_bench.errors import ModelError
+from tta_bench.model import language_model
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.scores import token_nll
 from tta_bench.model.synthetic import SyntheticStream
@@ -197,9 +198,9 @@ def test_experts_are_counted_where_no_formula_holds():
     assert ModelCost(model).backward(PLAIN, names) == pytest.approx(2 * expected, rel=ROTARY)
 
 
-def test_a_model_that_cannot_be_split_unembeds_all_it_reads():
-    model = tiny_model("llama-untied")
-    model.split_error = "for the test"
+def test_a_model_that_cannot_be_split_unembeds_all_it_reads(monkeypatch):
+    monkeypatch.setattr(language_model, "check_split", lambda *given: "for the test")
+    model = LanguageModel(tiny_model("llama-untied").net, None, "whole")
     names = subsets(model)["all"]
     forward, backward = counted(model, CONTEXT, names)
     assert ModelCost(model).forward(CONTEXT) == pytest.approx(forward, rel=ROTARY)

@@ -77,6 +77,16 @@ def test_splits_of_a_folder_in_hub_layout(plain: Path) -> None:
         assert load(spec) == train
 
 
+@pytest.mark.parametrize("name", ["a [1]", "st*r", "wh?t", "in [a]/it"])
+def test_a_folder_whose_name_looks_like_a_glob(tmp_path: Path, name: str) -> None:
+    for folder in (name, "a 1", "star", "what"):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        write_parquet(tmp_path / folder / "data" / "test-0.parquet", text=[f"of {folder}"])
+    assert [text for _, text in load(f"hf:{tmp_path / name}")] == [f"of {name}"]
+    with pytest.raises(DocumentError, match="names no split"):
+        load(f"hf:{tmp_path / name}::other")
+
+
 def test_configurations_of_a_card(configured: Path) -> None:
     assert load(f"hf:{configured}:small") == [("heldout:1", "s1"), ("heldout:2", "s2")]
     assert load(f"hf:{configured}:large") == [("validation:1", "v1")]

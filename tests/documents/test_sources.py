@@ -84,6 +84,25 @@ def test_tables_give_the_same_documents(tmp_path: Path, suffix: str) -> None:
     assert load(path, text_column="author")[0] == ("0", "one")
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_of_a_csv_file(tmp_path: Path, delimiter: str) -> None:
+    rows = [["id", "text"], ["a", "one, two"], ["b", f'"three{delimiter}\nfour"']]
+    (tmp_path / "t.csv").write_text("".join(delimiter.join(row) + "\n" for row in rows))
+    assert load(tmp_path / "t.csv") == [("a", "one, two"), ("b", f"three{delimiter}\nfour")]
+
+
+def test_one_column_with_other_delimiters_in_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text\none; two\nthree\tfour\n")
+    assert [text for _, text in load(tmp_path / "t.csv")] == ["one; two", "three\tfour"]
+
+
+def test_a_glob_below_a_folder_whose_name_looks_like_one(tmp_path: Path) -> None:
+    for folder in ("st*r", "star"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text(f"of {folder}")
+    assert load(tmp_path / "st*r" / "*.txt") == [("a.txt", "of st*r")]
+
+
 def test_the_only_column_of_strings_is_the_text(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"n": 1, "id": "17", "page": "p"}])
     assert load(path) == [("17", "p")]
@@ -103,7 +122,7 @@ def test_a_key_column_must_look_unique(tmp_path: Path) -> None:
     assert keys[40:] == ["n0#3", "n1#3"]
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.lists(st.sampled_from(["a", "a#2", "a#3", "b", "b#2", "", "\udcff", "?"]), max_size=30))
 def test_keys_become_unique_and_depend_only_on_what_came_before(keys: list[str]) -> None:
     def renamed(names: list[str]) -> list[str]:
@@ -152,6 +171,20 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, name: str, data: bytes, sent
     with pytest.raises(DocumentError, match=sentence) as caught:
         load(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_glob_follows_no_link_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "texts" / "sub" / ".hidden").mkdir(parents=True)
+    for name in ("a.txt", "sub/b.txt", "sub/.hidden/c.txt", "sub/.d.txt"):
+        (tmp_path / "texts" / name).write_text(name)
+    for name in ("round", "sub/again"):
+        (tmp_path / "texts" / name).symlink_to(tmp_path / "texts")
+    both = [("a.txt", "a.txt"), ("sub/b.txt", "sub/b.txt")]
+    for pattern in ("**/*.txt", "**"):
+        assert load(tmp_path / "texts" / pattern) == both
+    assert load(tmp_path / "texts" / "**" / "sub" / "*.txt") == both[1:]
+    assert load(tmp_path / "te*" / "**" / "b.txt") == [("texts/sub/b.txt", "sub/b.txt")]
+    assert load(tmp_path / "texts" / "rou*" / "a.txt") == [("round/a.txt", "a.txt")]
 
 
 def test_folders_and_globs_without_a_file_are_errors(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 from tiny_tokenizers import byte_level, byte_level_bytes
 from transformers import ByT5Tokenizer
 
-from tta_bench.documents import TokenizedDataset, tokenized
+from tta_bench.documents import TokenizedDataset, tokenized, tokens
 from tta_bench.documents.cache import write_cache
 from tta_bench.documents.tokens import tokenizer_identity
-from tta_bench.errors import DocumentError, UsageError
+from tta_bench.errors import ChangedError, DocumentError, UsageError
 
 TEXT = "hello 日本 world\n" * 40
 
@@ -130,13 +131,82 @@ def test_a_tokenizer_is_known_by_what_it_does() -> None:
     assert tokenizer_identity(ByT5Tokenizer()) != tokenizer_identity(ByT5Tokenizer(extra_ids=3))
 
 
-def test_a_damaged_cache_is_written_again(folder: Path) -> None:
-    first = prepare(folder)
+def entry_of(folder: Path) -> Path:
+    """The only cache that was made of a folder."""
     (entry,) = (folder.parent / "cache" / "tokenized").iterdir()
+    return entry
+
+
+def test_a_cache_that_lacks_a_file_is_written_again(folder: Path) -> None:
+    first = prepare(folder)
+    entry = entry_of(folder)
     (entry / "totals.json").write_text("{")
     assert prepare(folder).fingerprint == first.fingerprint
     (entry / "documents.arrow").unlink()
     assert prepare(folder)[0].key == "a.txt"
+
+
+def _change_four_bytes(entry: Path) -> None:
+    arrow = entry / "documents.arrow"
+    ids = byte_level().encode(TEXT, add_special_tokens=False)
+    data = arrow.read_bytes()
+    at = data.index(np.asarray(ids, "<i4").tobytes())
+    arrow.write_bytes(data[: at + 8] + np.int32(7).tobytes() + data[at + 12 :])
+
+
+def _cut(entry: Path) -> None:
+    arrow = entry / "documents.arrow"
+    arrow.write_bytes(arrow.read_bytes()[:-600])
+
+
+def _change_totals(entry: Path) -> None:
+    totals = (entry / "totals.json").read_text()
+    fingerprint = json.loads(totals)["totals"]["fingerprint"]
+    (entry / "totals.json").write_text(totals.replace(fingerprint, "0" * 64))
+
+
+@pytest.mark.parametrize("damage", [_change_four_bytes, _cut, _change_totals])
+def test_a_damaged_cache_is_made_again_with_a_note(
+    folder: Path, damage: Callable[[Path], None]
+) -> None:
+    first = prepare(folder)
+    expected = [document.token_ids.tolist() for document in first]
+    assert first.notes == ()
+    damage(entry_of(folder))
+    again = prepare(folder)
+    assert again.notes == (f"the cache of token ids of {folder} was damaged; it is made again",)
+    assert again.fingerprint == first.fingerprint
+    assert [document.token_ids.tolist() for document in again] == expected
+    assert prepare(folder).notes == ()
+
+
+def test_a_cache_that_changes_while_it_is_read(folder: Path) -> None:
+    data = prepare(folder)
+    held = data[0]
+    before = held.token_ids.tolist()
+    _change_four_bytes(entry_of(folder))
+    assert held.token_ids.tolist() == before
+    with pytest.raises(ChangedError, match="at document 0: run the command again"):
+        data[0]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "d.jsonl"])
+def test_a_text_that_changes_while_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (folder / "d.jsonl").write_text('{"text": "one"}\n')
+    read = tokens.encoded_texts
+
+    def saved_meanwhile(*arguments: Any) -> Any:
+        (folder / name).write_text('{"text": "two"}\n')
+        return read(*arguments)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(tokens, "encoded_texts", saved_meanwhile)
+        with pytest.raises(DocumentError, match="was changed while it was being read"):
+            prepare(folder)
+    assert list((folder.parent / "cache" / "tokenized").iterdir()) == []
+    assert prepare(folder)[0].n_bytes > 0
 
 
 def test_a_cache_that_cannot_be_written(folder: Path) -> None:

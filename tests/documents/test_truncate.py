@@ -36,7 +36,7 @@ TEXTS = st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"), min_size=1,
 
 
 @pytest.mark.parametrize("trim", [False, True])
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(text=TEXTS, limit=st.integers(1, 40))
 @example(text="a\ufffdb", limit=2)
 @example(text="a  b", limit=2)
@@ -50,7 +50,7 @@ def test_truncation_counts_every_byte_of_the_kept_tokens(trim: bool, text: str, 
     assert not any(is_utf8(byte_level_bytes(tokenizer, ids)) for ids in longer)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(text=st.text(st.sampled_from("helo wrdyuan, é"), max_size=30), limit=st.integers(1, 12))
 @example(text="hello  world ", limit=1)
 def test_white_space_trimmed_off_the_offsets_is_counted(text: str, limit: int) -> None:
@@ -59,7 +59,7 @@ def test_white_space_trimmed_off_the_offsets_is_counted(text: str, limit: int) -
     assert byte_level_bytes(tokenizer, ids[:kept]) == text[:end].encode()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(text=TEXTS, limit=st.integers(1, 40))
 def test_truncation_with_byte_fallback(text: str, limit: int) -> None:
     tokenizer = byte_fallback()
@@ -73,7 +73,7 @@ def test_truncation_with_byte_fallback(text: str, limit: int) -> None:
     assert data.removeprefix(b" ") == text[:end].encode()  # the space before the text is no byte
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(text=TEXTS, limit=st.integers(1, 60))
 def test_truncation_without_offsets(text: str, limit: int) -> None:
     tokenizer = ByT5Tokenizer()  # Python only: one token a byte, from id 3 on

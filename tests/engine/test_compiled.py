@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from slow import slow
 from tiny import FAMILIES, PREFIX, VOCAB, make_method, random_document, tiny_model
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
@@ -87,6 +88,7 @@ METHODS = {
 }
 
 
+@slow
 @pytest.mark.parametrize(("lanes", "backend"), [(1, "eager"), (2, "aot_eager")])
 @pytest.mark.parametrize("key", METHODS)
 def test_the_losses_are_the_same(model, texts, key, lanes, backend, monkeypatch):
@@ -102,6 +104,7 @@ def test_the_losses_are_the_same(model, texts, key, lanes, backend, monkeypatch)
         np.testing.assert_allclose(found[document], losses, atol=1e-5)
 
 
+@slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_reads_the_same(family, texts, monkeypatch):
     use_backend(monkeypatch, "eager")
@@ -114,6 +117,7 @@ def test_every_family_reads_the_same(family, texts, monkeypatch):
         np.testing.assert_allclose(found[document], losses, atol=2e-5)
 
 
+@slow
 @pytest.mark.parametrize("mode", ["recompute", "cache"])
 def test_with_a_context(model, texts, mode, monkeypatch):
     use_backend(monkeypatch, "eager")
@@ -125,6 +129,7 @@ def test_with_a_context(model, texts, mode, monkeypatch):
         np.testing.assert_allclose(found[document], losses, atol=1e-5)
 
 
+@slow
 def test_compiled_runs_repeat_bit_for_bit(model, texts, monkeypatch):
     use_backend(monkeypatch, "aot_eager")
     name, params = METHODS["adam"]
@@ -147,6 +152,7 @@ def test_the_shared_weights_stay_as_they_are(model, texts, monkeypatch):
 # FLOPs
 
 
+@slow
 @pytest.mark.parametrize("key", METHODS)
 def test_flops_are_counted_before_the_warm_up(model, key, monkeypatch):
     use_backend(monkeypatch, "eager")
@@ -215,6 +221,7 @@ def test_lanes_with_weights_of_their_own_break_no_graph(model, key, texts, monke
     assert not counters["graph_break"]
 
 
+@slow
 def test_steps_after_the_first_compile_nothing(model, texts, monkeypatch):
     """All windows have one shape, documents that end in mid chunk or not."""
     counter = CompileCounter()
@@ -335,6 +342,7 @@ def summaries(home, group: str = "mine") -> dict[str, dict]:
 
 
 @pytest.mark.usefixtures("_unprobed")
+@slow
 def test_the_command_line_compiles_and_says_so(tmp_path, monkeypatch):
     use_backend(monkeypatch, "eager")
     methods = ["--method", "none", "--method", "dynamic-eval:subset=head"]
@@ -361,6 +369,7 @@ def test_the_command_line_compiles_and_says_so(tmp_path, monkeypatch):
         assert on[method]["flops_per_token"] == row["flops_per_token"]
 
 
+@slow
 @pytest.mark.usefixtures("_unprobed")
 def test_the_command_line_says_what_of_a_cache_is_compiled(tmp_path, monkeypatch):
     use_backend(monkeypatch, "eager")

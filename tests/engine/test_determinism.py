@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow import slow
 from stored_runs import make_manifest
 
 from tta_bench.engine.determinism import deterministic_algorithms
@@ -39,6 +40,7 @@ def eval_in_its_own_process(folder: Path, *options: str) -> dict[str, bytes]:
     return {path.relative_to(group).as_posix(): path.read_bytes() for path in group.rglob("*.npz")}
 
 
+@slow
 def test_two_fresh_runs_of_the_quickstart_give_identical_files_of_losses(tmp_path: Path) -> None:
     found = []
     for name in ("one", "other"):
@@ -49,6 +51,7 @@ def test_two_fresh_runs_of_the_quickstart_give_identical_files_of_losses(tmp_pat
     assert found[0] == found[1]
 
 
+@slow
 def test_two_deterministic_runs_give_identical_files_of_losses(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     methods = ["none", "dynamic-eval", "fwl", "neural-cache"]
@@ -96,6 +99,7 @@ def test_it_is_recorded_and_no_part_of_the_key() -> None:
     assert plain["key"] == held["key"]
 
 
+@slow
 def test_a_run_that_is_there_without_it_is_not_passed_off_as_deterministic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

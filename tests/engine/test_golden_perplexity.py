@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden import golden
+from slow import slow
 from tiny import make_method
 
 from tta_bench import LanguageModel
@@ -29,7 +30,7 @@ PERPLEXITY = 3e-4
 
 def cases(tool: str) -> list[Any]:
     """Every case of a tool in the reference files: the file, the sizes in its name, its numbers."""
-    found = []
+    found: list[Any] = []
     for parameter in golden("perplexity", "reference*.json"):
         (file,) = parameter.values
         if file is None:
@@ -41,7 +42,12 @@ def cases(tool: str) -> list[Any]:
             for case, numbers in entry.items():
                 sizes = tuple(int(size) for size in re.findall(r"\d+", case))
                 found.append(pytest.param(file, sizes, numbers, id=f"{file.stem}-{case}"))
-    return found
+    quickest = min(found, key=lambda parameter: sum(parameter.values[1]))
+    return [one if one is quickest else _slow(one) for one in found]
+
+
+def _slow(case: Any) -> Any:
+    return pytest.param(*case.values, id=case.id, marks=[*case.marks, slow])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow import slow
 from tiny import random_document
 
 from tta_bench import StepShape
@@ -25,9 +26,10 @@ from tta_bench.engine.isolation.method import ask
 from tta_bench.engine.loop import DocumentResult, Engine
 from tta_bench.engine.protocol import Protocol
 from tta_bench.engine.trial import TrialSetup, halved_until_it_fits
-from tta_bench.errors import UsageError
+from tta_bench.errors import ChangedError, UsageError
 from tta_bench.evaluation.plan import setting_specs
 from tta_bench.evaluation.suite import Suite
+from tta_bench.model.identity import describe_model, model_identity
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model
 
@@ -129,6 +131,9 @@ class Learns(Method):
     def adapt(self, window, targets, nll):
         (gradient,) = torch.autograd.grad(nll.sum(), self.now)
         self.state["bias"] -= 0.1 * gradient
+
+    def figures(self, lane):
+        return {"bias": self.state["bias"][lane].norm().item()}
 '''
 
 
@@ -158,7 +163,9 @@ def make_setup(
     name, values = split_spec(spec)
     cls = load(name)
     choice = MethodChoice(name, cls, build(cls.Params, values, name))
-    host = Host(Origin(KEY, MethodSpec.of(choice, plugins), False, 1)) if isolated else None
+    identity = model_identity(describe_model(model))
+    origin = Origin(KEY, identity, MethodSpec.of(choice, plugins), False, 1)
+    host = Host(origin) if isolated else None
     return TrialSetup(model, choice, Protocol(chunk=32), 0, SHAPE, 3, host=host)
 
 
@@ -190,8 +197,12 @@ def test_losses_and_figures_are_those_of_the_method_in_this_process(
     model: LanguageModel, plugin: str, spec: str, lanes: int
 ) -> None:
     here, there = (make_setup(model, spec, isolated, (plugin,)) for isolated in (False, True))
-    expected = losses(read(here, lanes))
-    np.testing.assert_allclose(losses(read(there, lanes)), expected, atol=1e-6)
+    ours, theirs = read(here, lanes), read(there, lanes)
+    expected = losses(ours)
+    np.testing.assert_allclose(losses(theirs), expected, atol=1e-6)
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.figures == pytest.approx(one.figures, rel=1e-4)
+        assert (spec == "learns") == bool(one.figures)
     one, other = here.build(lanes), there.build(lanes)
     assert other.state_bytes() == one.state_bytes()
     assert other.flops(SHAPE) == one.flops(SHAPE)
@@ -295,6 +306,7 @@ def test_what_cannot_be_isolated_is_refused() -> None:
         setting_specs(Suite(datasets=["x"], isolate=True, compile="on"))
 
 
+@slow
 def test_eval_isolates_and_audits(tmp_path: Path, tta_bench) -> None:
     (tmp_path / "texts").mkdir()
     for i in range(2):
@@ -327,3 +339,14 @@ def test_eval_isolates_and_audits(tmp_path: Path, tta_bench) -> None:
     assert "targets" in summary["rules_broken"]
     again = tta_bench(*words, "--isolate", "--name", "together", cwd=tmp_path)
     assert "was not run with --isolate" in again.stderr
+
+
+def test_a_model_that_is_another_one_by_now_ends_the_run() -> None:
+    from tta_bench.contract.registry import load
+
+    cls = load("none")
+    method = MethodSpec.of(MethodChoice("none", cls, cls.Params()))
+    host = Host(Origin(KEY, {"sha256": "of before"}, method, False, 1))
+    with pytest.raises(ChangedError, match="was changed while it was in use"):
+        host.start()
+    host.close()

@@ -325,12 +325,45 @@ def test_lanes_are_halved_until_they_fit(
 
 
 def test_one_lane_too_many_is_a_row(tiny: LanguageModel, texts: Path, tmp_path: Path) -> None:
-    for after, rows in ((0, 1), (2, 1)):
+    for after, rows in ((0, 1), (2, len(WORDS))):  # a fresh instance tried each of the others
         cls = hungry(most=0, after=after)
         run, told = run_in(make_setting(tiny, texts, "2"), tmp_path / str(after), cls)
         assert (run.status, run.summary.get("lanes", 1)) == ("oom", 1)
         assert [row.status for row in run.rows] == ["oom"] * rows
         assert "with 2 lanes; it goes on with 1." in told
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_fresh_instance_goes_on_behind_a_document_in_which_the_method_raises(
+    tiny: LanguageModel, texts: Path, tmp_path: Path, alone: Run, lanes: int
+) -> None:
+    longest = max(alone.rows, key=lambda row: row.tokens)
+
+    class Stumbling(Method):
+        """Raises at the end of the longest document."""
+
+        def prepare(self) -> None:
+            self.steps = torch.zeros(self.lanes)
+
+        def reset(self, lane: int) -> None:
+            super().reset(lane)
+            self.steps[lane] = 0
+
+        def score(self, window: Window) -> Scores:
+            self.steps += window.lengths > 0
+            if self.steps.max() * window.chunk_size >= longest.tokens:
+                raise RuntimeError("it stumbled")
+            return self.model.logits(window)
+
+    run, _ = run_in(make_setting(tiny, texts, str(lanes)), tmp_path / "run", Stumbling)
+    assert (run.status, run.summary["reason"]) == ("error", "RuntimeError: it stumbled")
+    failed = [row for row in run.rows if row.status != "done"]
+    assert longest.key in [row.key for row in failed]
+    assert len(failed) <= lanes  # those that were read beside it
+    assert [row.key for row in run.rows] == [row.key for row in alone.rows]
+    for row, wanted in zip(run.rows, alone.rows, strict=True):
+        if row not in failed:
+            np.testing.assert_allclose(run.nll(row), alone.nll(wanted), rtol=1e-5, atol=1e-5)
 
 
 def test_documents_that_ended_stay_and_cost_what_they_did(

@@ -22,7 +22,7 @@ from tta_bench.engine.step import Step
 from tta_bench.errors import MethodError
 from tta_bench.model import scores as scores_module
 from tta_bench.model.cache import LaneCache
-from tta_bench.model.scores import DenseLogits, token_nll
+from tta_bench.model.scores import DenseLogits, Scored, token_nll
 from tta_bench.validity.check import run
 from tta_bench.validity.probes import FULL
 from tta_bench.validity.subject import Subject
@@ -170,7 +170,7 @@ WHOLE = torch.tensor([8])
 class Early(Step):
     """Reads the targets before the method scores, against the rule."""
 
-    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
+    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Scored:
         targets = read_targets()
         return super().__call__(window, lambda: targets)
 

@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
+from slow import slow
 
 KILLS = 20
+SUPPORT = Path(__file__).parents[1] / "support"
 DOCUMENTS = 3
 COMMAND = (
     *("eval", "--dataset", "texts", "--max-tokens", "600", "--chunk", "128", "--device", "cpu"),
@@ -111,16 +112,14 @@ def kill_again_and_again(kills: int) -> dict[str, int]:
     return count
 
 
-@pytest.mark.skipif(
-    os.environ.get("TTA_BENCH_SLOW") != "1", reason="takes minutes; set TTA_BENCH_SLOW=1"
-)
+@slow
 def test_eval_killed_at_random_moments_ends_byte_for_byte_as_undisturbed(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, __file__, str(KILLS), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT)},
     )
     assert done.returncode == 0, done.stderr
     count = json.loads(done.stdout)

@@ -52,8 +52,21 @@ def test_plain_lines_come_as_documents_end_and_not_too_often(
         "none: 3/10 documents, 3,000 tokens, perplexity 20.00, 500 tokens/s, 0:14 left",
         "none: 6/10 documents, 6,000 tokens, perplexity 20.00, 500 tokens/s, 0:08 left",
         "none: 9/10 documents, 9,000 tokens, perplexity 20.00, 500 tokens/s, 0:02 left",
-        "none: complete, 10/10 documents, 10,000 tokens, perplexity 20.00, 500 tokens/s, 0:20",
+        "none: complete, 10/10 documents, 10,000 tokens, perplexity 20.00, 0:20",
     ]
+
+
+def test_the_time_of_set_up_is_not_that_of_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    console = plain_console()
+    progress = Progress(console=console)
+    progress.start_method("none", 4, 4000)
+    clock.now += 600  # compiling, warming up
+    for document in range(1, 4):
+        clock.now += 10
+        progress.update(1000, 1000 * math.log(20), document)
+    assert "100 tokens/s, 0:10 left" in lines_of(console)[-1]
 
 
 def test_one_long_document_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:

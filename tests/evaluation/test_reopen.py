@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tta_bench.documents import load_documents
+from tta_bench.documents.tokens import Options, tokenized
 from tta_bench.errors import DocumentError, ModelError
-from tta_bench.evaluation.reopen import reopen
+from tta_bench.evaluation.reopen import Reopened, reopen
 from tta_bench.model.load import load_model, load_tokenizer
 from tta_bench.store import Run, load_group
 
@@ -81,3 +82,17 @@ def test_the_tokenizer_comes_without_weights(spec: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(specs.get(spec, spec))
     text = "It is naïve, of course."
     assert tokenizer(text).input_ids == load_model("builtin:tiny").tokenizer(text).input_ids
+
+
+def test_a_tokenizer_without_offsets_loses_no_character(tmp_path: Path) -> None:
+    """A token of ByT5 is a byte, which alone decodes to nothing in the middle of a character."""
+    from transformers import ByT5Tokenizer
+
+    text = "héllo wörld 日本 😀\n"
+    (tmp_path / "one.txt").write_text(text, encoding="utf-8")
+    spec, tokenizer = str(tmp_path / "one.txt"), ByT5Tokenizer()
+    documents = tokenized(spec, tokenizer, cache_dir=tmp_path / "cache")
+    ((_, pieces),) = Reopened(spec, tokenizer, Options(), documents).pieces({0})
+    assert len(pieces) == len(text.encode()) == len(documents[0].token_ids)
+    assert "".join(pieces) == text
+    assert pieces[1:3] == ["", "é"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stored_runs
+from slow import slow
 from stored_runs import COSTS, make_losses, make_manifest, make_row, store_run
 from typer.testing import CliRunner
 
@@ -402,6 +403,7 @@ def stored(folder: Path) -> Run:
     return load_run(path.parent)
 
 
+@slow
 def test_eval_that_was_killed_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()

@@ -39,7 +39,7 @@ def test_single_names_and_numbers_are_read_as_people_write_them(tmp_path):
         ('max_tokens: "64"', "'max_tokens' must be a whole number"),
         ("seed: true", "'seed' must be a whole number"),
         ("methods:", "'methods' must be a text or a list of texts"),
-        ("methods: [{dynamic-eval: {lr: 1}}]", "'methods' must be a text or a list of texts"),
+        ("methods: [[dynamic-eval]]", "'methods' must be a text or a list of texts"),
         ("protocol: [1, 2]", "'protocol' must be a mapping"),
         ("protocol: {chunk: big}", "'chunk' must be a whole number"),
         ("protocol: {chunk: 12.5}", "'chunk' must be a whole number"),
@@ -56,7 +56,7 @@ def test_wrong_values_get_one_sentence(tmp_path, text, words):
 
 @given(
     st.dictionaries(
-        st.sampled_from(["models", "datasets", "methods", "protocol", "limit", "lanes", "x"]),
+        st.sampled_from(["models", "methods", "tune", "protocol", "limit", "lanes", "x"]),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from fast_heads import FAST_HEADS, SMALL, VARIANTS
 from tiny import make_method, random_document, run_method, tiny_model
 from toys import both_losses, trained, write_texts
 
@@ -25,6 +26,9 @@ HEADS = [
     ("fwl", {"forget": "off"}),
     ("fwl", {"residual": False}),
     ("fwl", {"fast": False}),
+    *((name, options | SMALL) for name, options in VARIANTS),
+    *((name, {"labels": labels} | SMALL) for name in FAST_HEADS for labels in ("no", "embedding")),
+    *((name, {"fast": False} | SMALL) for name in FAST_HEADS),
 ]
 IDS = ["-".join([name, *(f"{key}={value}" for key, value in slow.items())]) for name, slow in HEADS]
 
@@ -173,7 +177,8 @@ def test_training_reaches_the_first_state(texts, tmp_path, llama):
 
 
 def test_weights_that_do_not_come_with_a_head_are_missed_in_a_sentence(llama):
-    with pytest.raises(UsageError, match="toy-delta: no trained weights for random-llama come"):
+    missing = "toy-delta: no trained weights for random-llama come .* --dataset builtin:stdlib"
+    with pytest.raises(UsageError, match=missing):
         make_method(llama, "toy-delta")
     with pytest.raises(UsageError, match="toy-delta: there is no file"):
         make_method(llama, "toy-delta", weights="nowhere.safetensors")

@@ -11,7 +11,7 @@ from tta_bench import StepShape
 from tta_bench.contract.registry import load
 from tta_bench.contract.spec import build
 from tta_bench.engine.protocol import Protocol
-from tta_bench.errors import UsageError
+from tta_bench.errors import ModelError, UsageError
 
 CHUNK = 16
 
@@ -139,7 +139,10 @@ def test_rms_rules_follow_their_formulas(llama, statistics, rule):
 
 def test_gradient_statistics_are_sums_of_squares_over_blocks(tmp_path):
     from tta_bench.model.load import load_model
-    from tta_bench_methods.parameter.dynamic_eval.rules import STATISTICS_BLOCK, gradient_statistics
+    from tta_bench_methods.parameter.dynamic_eval.offline import (
+        STATISTICS_BLOCK,
+        gradient_statistics,
+    )
 
     model = load_model("builtin:tiny", device="cpu")
     text = "def area(width, height):\n    return width * height\n\n" * 60
@@ -262,6 +265,20 @@ def test_reading_lanes_one_by_one_is_said(llama, monkeypatch):
     assert make_method(llama, "dynamic-eval").notes == ()  # on one lane nothing is lost
     (note,) = make_method(llama, "dynamic-eval", 2).notes
     assert "one after another: Experts" in note
+
+
+def test_blocks_that_were_not_found_are_missed_only_where_they_are_needed(monkeypatch):
+    model = tiny_model("gpt2")
+
+    def missing(model):
+        raise ModelError("the transformer blocks of tiny were not found")
+
+    monkeypatch.setattr(type(model), "layers", property(missing))
+    for subset in ("all", "body", "norm", "bias", "head"):
+        assert make_method(model, "dynamic-eval", subset=subset).start
+    for subset in ("mlp", "last-1"):
+        with pytest.raises(ModelError, match="were not found"):
+            make_method(model, "dynamic-eval", subset=subset)
 
 
 def test_weights_are_kept_in_float32_under_a_bfloat16_model():

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tiny import FAMILIES, VOCAB, tiny_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from architectures import tiny_net
+from tiny import FAMILIES, VOCAB, make_method, tiny_model
+from transformers import AutoModelForCausalLM, BartConfig, LlamaConfig
 
 from tta_bench import LanguageModel
 from tta_bench.errors import ModelError, UsageError
@@ -157,3 +158,38 @@ def test_a_configuration_gives_random_weights(tmp_path):
     model = load_model(f"config:{tmp_path / 'config.json'}", device="cpu")
     assert model.random_weights
     assert model.vocab_size == 4096
+
+
+def test_the_width_is_that_which_the_head_reads():
+    """OPT-350m projects what its blocks compute before the head reads it."""
+    net = tiny_net("opt")
+    model = LanguageModel(net, None, "opt")
+    assert net.config.hidden_size == 32
+    assert model.hidden_size == model.hidden(window_of(torch.ones(1, 4).long())).shape[-1] == 16
+    scores = make_method(model, "neural-cache").score(window_of(torch.ones(1, 4).long()))
+    assert scores.full().isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions"), [("llama", 256), ("gpt2", 256), ("mpt", 256), ("whisper", 256)]
+)
+def test_the_number_of_positions_by_whatever_name(kind, positions):
+    assert LanguageModel(tiny_net(kind), None, kind).max_positions == positions
+
+
+def test_no_limit_of_positions_is_none():
+    assert LanguageModel(tiny_net("xlnet"), None, "xlnet").max_positions is None
+
+
+def test_the_blocks_of_a_decoder_are_not_counted_by_its_encoder():
+    config = BartConfig(
+        vocab_size=VOCAB,
+        d_model=32,
+        encoder_layers=5,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+    )
+    model = LanguageModel(AutoModelForCausalLM.from_config(config), None, "bart")
+    assert len(model.layers) == model.num_layers == 2

@@ -137,6 +137,15 @@ def test_a_phone_scrolls_tables_in_their_boxes(page: Browser, page_file: Path) -
     assert page.run("return document.documentElement.scrollWidth") <= 360
     box = "const box = document.querySelector('.scroll'); return box.scrollWidth > box.clientWidth"
     assert page.run(box)
+    more = "return document.querySelector('figure.table').classList.contains('more')"
+    deadline = time.monotonic() + 10  # an observer tells of the size in its own time
+    while not page.run(more):
+        assert time.monotonic() < deadline, "a table that is cut says that it scrolls"
+        time.sleep(0.05)
+    page.run("const box = document.querySelector('.scroll'); box.scrollLeft = box.scrollWidth")
+    while page.run(more):
+        assert time.monotonic() < deadline, "at the end there is no more"
+        time.sleep(0.05)
 
 
 def test_it_prints(page: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from slow import slow
 from tiny import PREFIX, tiny_model
 from torch.autograd import DeviceType
 from typer.testing import CliRunner
@@ -22,7 +24,8 @@ from tta_bench.model.load import load_model
 from tta_bench.speed.documents import synthetic_documents, synthetic_tokens
 from tta_bench.speed.figures import goals, with_ratios
 from tta_bench.speed.matrix_rate import matrix_rate
-from tta_bench.speed.plan import SpeedPlan, default_methods
+from tta_bench.speed.methods import chosen_methods, default_methods
+from tta_bench.speed.plan import SpeedPlan
 from tta_bench.speed.profile import category, gpu_spans, idle_share, times_of
 from tta_bench.speed.reference import eager_loop
 from tta_bench.speed.store import FILE, read_speed, write_speed
@@ -222,6 +225,21 @@ def test_the_default_methods_fit_the_model() -> None:
     assert "dynamic-eval:subset=last-3" in default_methods(tiny_model())
 
 
+def test_what_a_model_lacks_is_left_out_of_the_defaults_and_refused_by_name() -> None:
+    model = tiny_model()
+    model.split_error = "it has no output embedding"
+    plan = SpeedPlan(lanes=1, chunk=16, steps=2, prefix_id=PREFIX, compile=False)
+    names = {choice.name for choice in chosen_methods(None, model, plan)}
+    assert names == {"none", "dynamic-eval"}
+    with pytest.raises(BenchError, match=r"neural-cache: .* cannot be split"):
+        chosen_methods(["none", "neural-cache"], model, plan)
+    model.config.max_position_embeddings = 512
+    with pytest.raises(BenchError, match="window reads 812 tokens at once"):
+        chosen_methods(["window"], model, replace(plan, chunk=300, steps=9))
+    with pytest.raises(BenchError, match="a chunk holds 513 tokens at once"):
+        chosen_methods(["none"], model, replace(plan, chunk=513))
+
+
 def test_the_matrix_rate_is_of_the_models_dtype() -> None:
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     assert rate.flops_per_second > 0
@@ -244,6 +262,7 @@ def test_shapes_of_large_models(name: str, parameters: int) -> None:
 # What goes wrong
 
 
+@slow
 def test_a_method_that_needs_too_much_memory_gets_fewer_lanes(home: Path) -> None:
     named = [word for name in ("none", "greedy", "vast") for word in ("--method", name)]
     words = ["--plugin", str(home / "plugin.py"), *named]
@@ -263,18 +282,19 @@ def test_a_method_that_needs_too_much_memory_gets_fewer_lanes(home: Path) -> Non
     assert "OutOfMemoryError" not in text  # the row itself says it
 
 
+@slow
 def test_a_method_that_fails_is_a_row_with_the_reason(home: Path) -> None:
-    named = ["broken", "blind", "dynamic-eval:subset=last-9", "none"]
+    named = ["broken", "blind", "none"]
     words = [word for spec in named for word in ("--method", spec)]
     done = speed(home, "--plugin", str(home / "plugin.py"), *words, "--json")
     assert done.exit_code == 1
     rows = rows_of(done)[3:]
-    assert [row["status"] for row in rows] == ["error", "error", "error", "complete"]
+    assert [row["status"] for row in rows] == ["error", "error", "complete"]
     assert rows[0]["reason"] == "ValueError: this is no method"
     assert "the loss of token 0 is nan" in rows[1]["reason"]
-    assert "has 2 layers" in rows[2]["reason"]
 
 
+@slow
 def test_what_was_measured_before_an_interrupt_is_kept(home: Path) -> None:
     words = ["--method", "none", "--method", "stopped", "--name", "cut"]
     done = speed(home, "--plugin", str(home / "plugin.py"), *words)
@@ -291,6 +311,7 @@ def test_what_was_measured_before_an_interrupt_is_kept(home: Path) -> None:
         (["--method", "nonee"], "did you mean 'none'"),
         (["--method", "none", "--method", "none"], "once is enough"),
         (["--chunk", "65"], "64 positions"),
+        (["--method", "dynamic-eval:subset=last-9"], "has 2 layers"),
         (["--dtype", "int3"], "is not a dtype"),
         (["--name", "../x"], "must be a plain name"),
         (["--name", "taken"], "holds runs of tta-bench eval"),

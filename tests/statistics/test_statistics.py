@@ -108,6 +108,13 @@ def test_perplexity_beyond_floats_is_infinite() -> None:
     assert figures.perplexity == figures.macro_perplexity == math.inf
 
 
+def test_a_sum_of_perplexities_beyond_floats_is_infinite() -> None:
+    """exp(709.5) is a float, and twice as much is none."""
+    figures = quality(rows_of([(1, 709.5), (1, 709.5)]))
+    assert figures is not None
+    assert figures.perplexity < figures.macro_perplexity == math.inf
+
+
 @given(documents)
 def test_quality_does_not_depend_on_the_order(figures: list[tuple[int, float, float]]) -> None:
     rows = rows_of([(n, mine) for n, mine, _ in figures])

@@ -12,6 +12,7 @@ import pytest
 from fuzzing import JSON, damaged, fuzzed, one_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow import slow
 from stored_runs import make_row, store_run
 from typer.testing import CliRunner
 
@@ -73,6 +74,7 @@ def use(run: Path, manifest: dict[str, Any]) -> None:
         is_whole(run, manifest, "failed")
 
 
+@slow
 @settings(fuzzed, max_examples=40)
 @given(data=st.data())
 def test_damaged_files_of_runs(tmp_path: Path, run_files: dict[str, bytes], data: Any) -> None:
@@ -95,6 +97,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(item, (*path, key))
 
 
+@slow
 @settings(fuzzed, max_examples=60)
 @given(data=st.data())
 def test_other_values_in_files_of_runs(

@@ -73,9 +73,21 @@ def test_other_paths_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert without_private_paths(text) == text
 
 
+def test_variables_that_set_precision_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.precision_overrides():
+        monkeypatch.delenv(name)
+    plain = make_manifest()
+    assert "precision_overrides" not in plain
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    fewer = make_manifest()
+    assert fewer["precision_overrides"] == {"NVIDIA_TF32_OVERRIDE": "1"}
+    assert fewer["key"] != plain["key"]
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "weights": {"model": {"name": "smollm2-135m", "sha256": "other"}},
     "revision": {"model": {"name": "smollm2-135m", "commit": "1234"}},
+    "own code": {"model": {"name": "smollm2-135m", "sha256": "ab12", "code_sha256": "ef"}},
     "dtype": {"dtype": "bfloat16"},
     "documents": {"dataset": {"spec": "builtin:stdlib", "fingerprint": "other"}},
     "limit": {"dataset": {"spec": "builtin:stdlib", "fingerprint": "f00d", "limit": 3}},

@@ -30,6 +30,7 @@ from tta_bench.store import (
     short_name,
 )
 from tta_bench.store.files import sealed
+from tta_bench.store.rows import Row
 from tta_bench.tables import summary_rows, summary_tables
 
 COMPLETE = {"status": "complete"} | COSTS
@@ -499,6 +500,21 @@ def test_no_results_at_all(tmp_path: Path) -> None:
         find_runs("x", tmp_path / "results")
 
 
+def test_published_runs_are_found_from_anywhere_by_those_who_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = Path(__file__).parents[2] / "results"
+    monkeypatch.chdir(tmp_path)
+    assert find_runs("quickstart", published=True) == published / "quickstart"
+    with pytest.raises(UsageError, match="there is no run or group 'quickstart' in results/") as no:
+        find_runs("quickstart")  # `rm` would delete it
+    assert str(published / "quickstart") in str(no.value)
+    with pytest.raises(UsageError):  # who names a folder of results means that one
+        find_runs("quickstart", tmp_path / "mine", published=True)
+    mine = store_run(tmp_path / "results" / "quickstart").path.parent
+    assert find_runs("quickstart", published=True).resolve() == mine
+
+
 # Files that vanish while they are written
 
 
@@ -577,3 +593,18 @@ def test_eval_ends_in_an_error_where_its_rows_vanish(tmp_path: Path, tta_bench: 
     assert "removed or changed by something else" in sentence
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("results/*/none*"))  # nothing goes on after it
+
+
+def test_what_a_method_says_of_a_document_is_in_its_row(tmp_path: Path) -> None:
+    said = {"added": 0.25, "unknown": None}
+    run = store_run(tmp_path, documents=1, extra=(make_row(1, "skipped", figures=said),))
+    assert [row.figures for row in run.rows] == [None, said]
+    lines = [json.loads(line) for line in (run.path / "rows.jsonl").read_text().splitlines()]
+    assert "figures" not in lines[0]
+
+
+@pytest.mark.parametrize("figures", [{"added": "much"}, {"added": True}, {"added": float("inf")}])
+def test_a_row_whose_figures_are_no_numbers_is_refused(figures: dict[str, Any]) -> None:
+    values = make_row(1, "skipped").to_dict() | {"figures": figures}
+    with pytest.raises(ValueError, match="a figure that is no number"):
+        Row.from_dict(values)

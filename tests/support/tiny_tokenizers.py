@@ -72,6 +72,41 @@ def byte_fallback() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
+@cache
+def unigram() -> PreTrainedTokenizerFast:
+    """As T5's: a Unigram model, whose vocabulary holds the special tokens beside the pieces."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=60, special_tokens=["<s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
+
+
+@cache
+def word_piece() -> PreTrainedTokenizerFast:
+    """As BERT's: lower case, words apart from punctuation, unknown characters lost."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=120, special_tokens=["[UNK]", "[CLS]"], show_progress=False
+    )
+    tokenizer.train_from_iterator([*CORPUS, "a<s>b [CLS]"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="[CLS]", unk_token="[UNK]")
+
+
+@cache
+def lower_case_bytes() -> PreTrainedTokenizerFast:
+    """Byte-level, but of the text in lower case and in compatibility form: `ﬁ` becomes `fi`."""
+    tokenizer = Tokenizer.from_str(byte_level().backend_tokenizer.to_str())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+
+
 def byte_level_bytes(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> bytes:
     """What the tokens stand for in GPT-2's alphabet: printable bytes, the others from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -4,6 +4,7 @@ import inspect
 import json
 import random
 import statistics
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def corpus_of(tmp_path, text):
 
 def test_prepared_folder(folder, prepared, tokenizer):
     summary = json.loads((prepared / "prepared.json").read_text())
-    tokens = load_prepared(prepared)
+    tokens, _ = load_prepared(prepared)
     assert tokens.ids.dtype == np.uint16
     assert summary["train"]["books"]["documents"] == len(tokens.starts) - 1 == 9
     assert summary["train"]["books"]["tokens"] == tokens.tokens
@@ -196,7 +197,9 @@ def test_the_committed_recipes_read():
     from importlib.resources import files
 
     folder = files("tta_bench_suites") / "train"
-    recipes = [load_recipe(path) for path in folder.iterdir() if path.name != "corpus.yaml"]
+    files_of = [*folder.iterdir(), *(folder / "heads").iterdir()]
+    found = [path for path in files_of if path.suffix == ".yaml" and path.name != "corpus.yaml"]
+    recipes = [load_recipe(path) for path in found]
     assert {recipe.body for recipe in recipes} == {"joint", "frozen"}
     for recipe in recipes:
         names = [source.package for source in recipe.corpus.sources]
@@ -205,3 +208,20 @@ def test_the_committed_recipes_read():
         assert not any(
             "mypy" in name or "gap-" in name for name in names
         )  # headline evaluates there
+
+
+def test_heads_on_one_base_are_trained_on_one_budget():
+    from importlib.resources import files
+
+    folder = files("tta_bench_suites") / "train" / "heads"
+    recipes = {path.stem: load_recipe(path) for path in folder.iterdir()}
+    for base in {recipe.base for recipe in recipes.values()}:
+        same = [recipe for recipe in recipes.values() if recipe.base == base]
+        assert all(
+            (r.body, r.train, r.corpus) == (s.body, s.train, s.corpus) for r, s in pairwise(same)
+        )
+    for name, recipe in recipes.items():
+        control = name.endswith("-control")
+        assert name.removesuffix("-control").split("-", 1)[1] == recipe.method.partition(":")[0]
+        assert ("fast=no" in recipe.method) == control
+        assert control or f"{name}-control" in recipes

@@ -12,6 +12,7 @@ import pytest
 import torch
 import typer
 from cheats_elsewhere import ELSEWHERE, Spoiling
+from slow import slow
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -19,8 +20,8 @@ from tta_bench import MethodError
 from tta_bench.cli import check as check_command
 from tta_bench.validity.check import run
 from tta_bench.validity.lab import Lab
-from tta_bench.validity.models import document
-from tta_bench.validity.probes import FULL, QUICK
+from tta_bench.validity.models import document, tiny_model
+from tta_bench.validity.probes import FULL, QUICK, scenes
 from tta_bench.validity.probes.switch import Frozen
 from tta_bench.validity.reader import Reader, largest_difference
 from tta_bench.validity.subject import Subject
@@ -31,6 +32,7 @@ def probes_up_to(name):
     return [probe for probe in FULL if probe in QUICK or probe.name == name]
 
 
+@slow
 @pytest.mark.parametrize("cls", ELSEWHERE, ids=lambda cls: cls.__name__)
 def test_each_is_caught_by_its_probe(cls):
     name = ELSEWHERE[cls]
@@ -147,6 +149,7 @@ RANDOM_SETTINGS = [
 ]
 
 
+@slow
 @pytest.mark.parametrize("spec", RANDOM_SETTINGS)
 def test_honest_settings_raise_no_alarm_at_scale(spec):
     names = {"runs", "deterministic", "wide chunks", "nothing to learn", "many steps", "untouched"}
@@ -168,3 +171,20 @@ class WritesToItsWindow(cheats.Frozen):
 def test_what_a_method_writes_to_its_window_reaches_nothing():
     report = run(Subject.of("writes", WritesToItsWindow, WritesToItsWindow.Params()), QUICK)
     assert report.failed == (), report
+
+
+def test_needs_that_fail_are_told():
+    class Odd(cheats.Counting):
+        @classmethod
+        def needs(cls, params, model, step):
+            raise KeyError("depth")
+
+    report = run(Subject.of("odd", Odd, Odd.Params()), FULL[:1])
+    assert report.valid is not True
+    assert "its needs() raised KeyError: 'depth'" in report.results[0].sentence
+
+
+def test_a_document_of_a_probe_has_no_more_tokens_than_its_model_positions():
+    """However much a method reads again; else an honest one would be refused for its windows."""
+    lengths = [scene.length for scene in vars(scenes).values() if isinstance(scene, scenes.Scene)]
+    assert 2048 < max(lengths) < tiny_model().max_positions

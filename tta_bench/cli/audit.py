@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tta_bench.cli.options import PLUGIN_HELP
+from tta_bench.cli.options import PLUGIN_HELP, RESULTS, Debug
+from tta_bench.cli.selection import RUN_HELP
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.verdict import Verdict
@@ -19,7 +20,7 @@ NOT_VALID, NOT_JUDGED = 1, 3
 
 
 def audit(
-    run: Annotated[str, typer.Argument(help="Folder of a run or group, or its name in results/.")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP)],
     plugin: Annotated[list[Path] | None, typer.Option(help=PLUGIN_HELP)] = None,
     full: Annotated[
         bool,
@@ -28,9 +29,11 @@ def audit(
             help="Read a whole document again, or as much as a tenth of the run's time allows.",
         ),
     ] = True,
+    results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line instead of tables.")
     ] = False,
+    debug: Debug = False,
 ) -> None:
     """Audit a stored run: is what it says of its documents true, and are its costs?
 
@@ -44,13 +47,13 @@ def audit(
 
     for file in plugin or []:
         add_plugin(file)
-    stored = load_group(find_runs(run))
+    stored = load_group(find_runs(run, results))
     from tta_bench.evaluation.progress import Progress
     from tta_bench.evaluation.reaudit import audit_stored
     from tta_bench.evaluation.rerun import Rerunner
 
     with tempfile.TemporaryDirectory(prefix="tta-bench-") as scratch, Progress() as progress:
-        rerunner = Rerunner(Path(scratch), progress)
+        rerunner = Rerunner(Path(scratch), progress, debug=debug)
         found = [(one, audit_stored(one, rerunner, "full" if full else "auto")) for one in stored]
     if json_:
         runs = [{"run": one.path.as_posix(), **verdict.to_dict()} for one, verdict in found]
@@ -65,23 +68,13 @@ def audit(
 
 
 def _print(found: list[tuple[Run, Verdict]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from tta_bench.cli.printing import output, print_text
+    from tta_bench.tables.findings import findings_table
 
-    from tta_bench.format import plain
-
-    console = Console(highlight=False)
-    colours = {"pass": "green", "fail": "bold red", "skip": "yellow"}
     words = {True: "valid", False: "NOT VALID", None: "validity unknown"}
     for run, verdict in found:
-        table = Table(title=Text(run.spec), title_justify="left")
-        for header in ("check", "", "result"):
-            table.add_column(header)
-        for finding in verdict.audit.findings if verdict.audit else ():
-            status = Text(finding.status, colours[finding.status])
-            # A reason may hold what a method said, which must not steer the terminal.
-            table.add_row(Text(finding.check), status, Text(plain(finding.sentence)))
-        console.print(table)
-        reason = f": {plain(verdict.reason)}" if verdict.reason else ""
-        console.print(f"{words[verdict.valid]}{reason}\n", markup=False)
+        findings = [vars(finding) for finding in verdict.audit.findings] if verdict.audit else []
+        output().print(findings_table(run.spec, "check", findings))
+        reason = f": {verdict.reason}" if verdict.reason else ""
+        print_text(f"{words[verdict.valid]}{reason}")
+        print_text("")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 FAILED, NOT_JUDGED = 1, 3
 
-_COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
-
 
 def _methods(incomplete: str) -> list[str]:
     from tta_bench.contract.registry import available
@@ -61,22 +59,11 @@ def check(
 
 
 def _print(report: ValidityReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from tta_bench.cli.printing import output, print_text
+    from tta_bench.tables.findings import findings_table
 
-    from tta_bench.format import plain
-
-    table = Table(title=Text(report.method), title_justify="left")
-    for header in ("probe", "", "measured", "result"):
-        table.add_column(header)
-    for result in report.results:
-        colour = _COLOURS[result.status]
-        # An error of a method may contain Rich markup, or characters that control a terminal.
-        cells = (result.status, colour), (result.figure, ""), (result.sentence, "")
-        table.add_row(Text(result.probe), *(Text(plain(text), style) for text, style in cells))
-    console = Console(highlight=False)
-    console.print(table)
+    rows = [vars(result) for result in report.results]
+    output().print(findings_table(report.method, "probe", rows))
     for note in report.notes:
-        console.print(plain(f"note: {note}"), markup=False)
-    console.print(f"{report.summary} ({report.seconds:.1f} s)", markup=False)
+        print_text(f"note: {note}")
+    print_text(f"{report.summary} ({report.seconds:.1f} s)")

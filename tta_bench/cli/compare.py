@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tta_bench.cli.metric_options import Metrics, Plugins, chosen_metrics
-from tta_bench.cli.options import RESULTS, shown
-from tta_bench.cli.printing import print_tables, tables_as_text
+from tta_bench.cli.metric_options import (
+    Columns,
+    Metrics,
+    Plugins,
+    chosen_metrics,
+    require_metrics,
+)
+from tta_bench.cli.options import RESULTS, Caption, shown
+from tta_bench.cli.printing import print_tables, require_captioned, tables_as_text
 from tta_bench.cli.selection import RUNS_HELP, Suite, selected_runs
 
 if TYPE_CHECKING:
@@ -37,12 +43,37 @@ def compare(
             )
         ),
     ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COST=AMOUNT",
+            help=shown(
+                "Most that a row may cost, such as flops=2x (times the baseline) or flops=3GF a "
+                "token, state=8MiB a lane, time=40ms for 1,000 tokens; names the best row within; "
+                "repeat it for several.",
+                "no limit",
+            ),
+        ),
+    ] = None,
+    frontier: Annotated[
+        Literal["flops", "state", "time"] | None,
+        typer.Option(
+            help=shown(
+                "Show only rows that nothing beats that costs as much or less of this.", "all rows"
+            )
+        ),
+    ] = None,
+    columns: Columns = None,
     metric: Metrics = None,
     plugin: Plugins = None,
     format: Annotated[
-        Literal["rich", "markdown", "latex", "csv", "json", "parquet"],
+        Literal["rich", "markdown", "latex", "html", "csv", "json", "parquet"],
         typer.Option(help="Format of the tables; parquet leaves out what changed between runs."),
     ] = "rich",
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, as --format json does.")
+    ] = False,
+    caption: Caption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help=shown("File to write.", "standard output"))
     ] = None,
@@ -55,29 +86,42 @@ def compare(
     also shows what changed from the first to the second.
     """
     from tta_bench.errors import UsageError
-    from tta_bench.store.files import write_atomically
+    from tta_bench.store.files import write_output
+    from tta_bench.tables.budget import COSTS, limit_of
     from tta_bench.tables.changes import change_tables
+    from tta_bench.tables.choosing import names_of
     from tta_bench.tables.compare import compare_tables
     from tta_bench.tables.slices import slice_tables
 
-    if format == "parquet" and output is None:
+    kind = "json" if json_ else format
+    if kind == "parquet" and output is None:
         raise UsageError("parquet is not printed; name a file with --output.")
-    metrics = chosen_metrics(metric, plugin)
+    require_captioned(caption, kind)
+    limits, names = [limit_of(text) for text in budget or []], names_of(columns)
+    if by is not None and (limits or frontier):
+        raise UsageError("a slice has no costs: leave out --by, or --budget and --frontier.")
+    metrics = chosen_metrics(metric, plugin, names)
     loaded = selected_runs(runs or [], suite, results)
+    require_metrics(metrics, loaded)
     if by is None:
-        kinds = [compare_tables(loaded, baseline, sort, metrics)]
+        cost = COSTS[frontier] if frontier else None
+        # Only data hold what takes random numbers, unless it is asked for by name.
+        drawn = kind in ("csv", "json", "parquet") or bool(sort or names)
+        kinds = [compare_tables(loaded, baseline, sort, metrics, names, limits, cost, drawn)]
         if len(loaded) == 2 and loaded[0].method == loaded[1].method:
             kinds += [[table] for table in change_tables(*loaded)]
     else:
-        kinds = [slice_tables(loaded, by, baseline, sort, metrics)]
-    if format == "rich" and output is None:
+        kinds = [slice_tables(loaded, by, baseline, sort, metrics, names)]
+    if kind == "rich" and output is None:
         print_tables(kinds)
         return
-    data = _parquet(kinds[0]) if format == "parquet" else tables_as_text(kinds, format).encode()
+    data = (
+        _parquet(kinds[0]) if kind == "parquet" else tables_as_text(kinds, kind, caption).encode()
+    )
     if output is None:
         typer.echo(data.decode(), nl=False)
     else:
-        write_atomically(output, data)
+        write_output(output, data)
         typer.echo(f"Wrote {output}.", err=True)
 
 

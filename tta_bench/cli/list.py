@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from tta_bench.contract.listing import ParamInfo
 
 app = typer.Typer(help="List methods, models, suites, datasets or metrics.", no_args_is_help=True)
 
@@ -47,7 +50,7 @@ def methods(
         return
     for info in found:
         typer.echo(f"{info.name} ({info.family}): {info.summary}")
-        _print_lines([(f"  {param.name}={param.default}", param.help) for param in info.params])
+        _print_lines([(f"  {param.name}={param.default}", _about(param)) for param in info.params])
         typer.echo()
 
 
@@ -118,23 +121,29 @@ def description(text: str) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
+def _about(param: ParamInfo) -> str:
+    """The help of a hyper-parameter, and the values that it can have where they can be listed."""
+    return f"{param.help} [{'|'.join(param.choices)}]".lstrip() if param.choices else param.help
+
+
 def _print_json(kind: str, rows: list[dict[str, Any]]) -> None:
     typer.echo(json.dumps({kind: rows}))
 
 
 def _print_lines(lines: Sequence[tuple[str, ...]]) -> None:
-    """Prints aligned columns, the last one wrapped at the terminal's width.
+    """Prints aligned columns, the last one wrapped where there is a terminal, at its width.
 
     Rich could do this, but importing it takes 60 ms.
     """
-    import shutil
     import textwrap
+
+    from tta_bench.cli.printing import width as terminal_width
 
     if not lines:
         return
     *widths, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
     indent = " " * (sum(widths) + 2 * len(widths))
-    room = max(24, shutil.get_terminal_size().columns - len(indent))
+    room = max(24, terminal_width() - len(indent))
     for *cells, last in lines:
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
         wrapped = textwrap.wrap(last, room) or [""]

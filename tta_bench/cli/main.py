@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -12,8 +13,11 @@ import tta_bench
 from tta_bench.cli import (
     audit,
     check,
+    check_model,
     compare,
     export,
+    key_tokens,
+    merge,
     new_method,
     plan,
     report,
@@ -23,12 +27,15 @@ from tta_bench.cli import (
     show,
     speed,
     train,
+    tune,
 )
 from tta_bench.cli import eval as eval_command
 from tta_bench.cli import list as list_command
+from tta_bench.cli.options import INTERRUPTED
+from tta_bench.cli.streams import accept_any_text, discard_output, flush_output
 from tta_bench.errors import BenchError
 
-INTERRUPTED = 130
+FULL = 1
 
 app = typer.Typer(
     name="tta-bench",
@@ -40,11 +47,14 @@ app = typer.Typer(
 )
 app.command("eval")(eval_command.evaluate)
 app.command("plan")(plan.plan)
+app.command("merge")(merge.merge)
 app.command("check")(check.check)
+app.command("check-model")(check_model.check_model)
 app.command("audit")(audit.audit)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("key-tokens")(key_tokens.key_tokens)
 app.command("reproduce")(reproduce.reproduce)
 app.command("runs")(runs.runs)
 app.command("rm")(rm.rm)
@@ -53,6 +63,7 @@ app.add_typer(list_command.app, name="list")
 app.command("new-method")(new_method.new_method)
 app.command("speed")(speed.speed)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,12 +82,26 @@ def main(
     ] = False,
 ) -> None:
     """Options before the name of a command."""
+    # Bars of libraries would interrupt our own lines; who wants them sets the variables to 0.
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+
+
+def _at_home(word: str) -> str:
+    """A word with the home folder for `~`, which shells leave alone in `--model=~/folder`."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return flag + equals + os.path.expanduser(value)
 
 
 def run() -> None:
     """Entry point: errors that a user can fix end in one sentence and an exit code."""
+    accept_any_text()
+    sys.argv[1:] = map(_at_home, sys.argv[1:])
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            flush_output()
     except BenchError as error:
         if "--debug" in sys.argv:
             raise
@@ -89,5 +114,11 @@ def run() -> None:
         print("Interrupted; completed work is kept.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the pipe is closed, as in `tta-bench list methods | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or "--debug" in sys.argv:
+            raise
+        discard_output()
+        print("Error: the disk is full; free some space and try again.", file=sys.stderr)
+        sys.exit(FULL)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tta_bench.cli.metric_options import Metrics, Plugins, chosen_metrics
+from tta_bench.cli.metric_options import Metrics, Plugins, chosen_metrics, require_metrics
 from tta_bench.cli.options import RESULTS, shown
 from tta_bench.cli.selection import RUNS_HELP, Suite, selected_runs
 
@@ -43,15 +43,16 @@ def report(
     from tta_bench.report import build_report
     from tta_bench.report.page import page_of
     from tta_bench.report.png import write_figures
-    from tta_bench.store.files import write_atomically
+    from tta_bench.store.files import write_output
 
     modules = ["plotly"] if png is None else ["plotly", "matplotlib"]
     require(*modules, extra="report", what="the report")
     metrics = chosen_metrics(metric, plugin)
     loaded = selected_runs(runs or [], suite, results)
+    require_metrics(metrics, loaded)
     content = build_report(loaded, baseline, metrics, reopen=reopen)
     page = page_of(content).encode()
-    write_atomically(output, page)
+    write_output(output, page)
     files = [] if png is None else write_figures(content, png)
     typer.echo(f"Wrote {output} ({len(page) / 1e6:.1f} MB).", err=True)
     if files:

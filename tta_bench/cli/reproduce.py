@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tta_bench.cli.options import PLUGIN_HELP, shown
+from tta_bench.cli.options import PLUGIN_HELP, Debug, shown, whole
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.agreement import Comparison
@@ -26,7 +26,7 @@ def reproduce(
     plugin: Annotated[list[Path] | None, typer.Option(help=PLUGIN_HELP)] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help=shown("Documents to repeat, from the first.", "all"), min=1),
+        typer.Option(help=shown("Documents to repeat, from the first.", "all"), **whole(1)),
     ] = None,
     results: Annotated[
         Path | None,
@@ -35,6 +35,7 @@ def reproduce(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object as the last line instead of tables.")
     ] = False,
+    debug: Debug = False,
 ) -> None:
     """Run a stored run again from its manifest, and say which numbers agree.
 
@@ -47,14 +48,14 @@ def reproduce(
 
     for file in plugin or []:
         add_plugin(file)
-    stored = load_group(find_runs(run))
+    stored = load_group(find_runs(run, published=True))
     from tta_bench.evaluation.agreement import compare_runs
     from tta_bench.evaluation.progress import Progress
     from tta_bench.evaluation.rerun import Rerunner
 
     found: list[Comparison] = []
     with _folder(results) as folder, Progress() as progress:
-        rerunner = Rerunner(folder, progress, limit)
+        rerunner = Rerunner(folder, progress, limit, debug)
         for one in stored:
             now, notes = rerunner.run(one)
             kept = () if results is None else (f"stored in {now.path}",)
@@ -79,12 +80,9 @@ def _folder(results: Path | None) -> Iterator[Path]:
 
 
 def _print(comparisons: list[Comparison]) -> None:
-    from rich.console import Console
+    from tta_bench.cli.printing import print_tables
 
-    console = Console(highlight=False)
-    for comparison in comparisons:
-        console.print(_table(comparison))
-        console.print()
+    print_tables([[_table(comparison) for comparison in comparisons]])
 
 
 def _table(comparison: Comparison) -> Table:
@@ -105,7 +103,7 @@ def _table(comparison: Comparison) -> Table:
             "difference", "difference", "nats/token", lambda row: _power(row["difference"], "+")
         ),
         Column("largest", "largest", "of a token", lambda row: _power(row["largest"])),
-        Column("verdict", "verdict", left=True, show=_verdict),
+        Column("verdict", "verdict", left=True, show=_verdict, keep=True),
     ]
     rows = [asdict(document) for document in comparison.documents]
     return Table(f"{comparison.method} ({comparison.run})", columns, rows, _notes(comparison))

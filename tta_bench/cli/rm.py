@@ -22,6 +22,8 @@ def rm(
     from tta_bench.format import plural
     from tta_bench.store import find_runs
     from tta_bench.store.catalog import list_runs, remove_run
+    from tta_bench.store.key_tokens import remove_key_tokens
+    from tta_bench.store.tuning import remove_choices
 
     folder = find_runs(run, results)
     single = (folder / "manifest.json").exists()
@@ -34,6 +36,9 @@ def rm(
         typer.confirm(f"Delete {plural(len(entries), 'run')} in {folder} ({total})?", abort=True)
     for entry in entries:
         remove_run(entry.path)
+    if not single:
+        remove_key_tokens(folder)
+        remove_choices(folder)
     if not single and not any(folder.iterdir()):
         folder.rmdir()
     typer.echo(f"Deleted {plural(len(entries), 'run')} ({total}).")

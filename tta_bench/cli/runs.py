@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from tta_bench.cli.options import RESULTS, shown
 
 if TYPE_CHECKING:
     from tta_bench.store.catalog import Entry
+    from tta_bench.tables import Table
 
 
 def runs(
@@ -22,54 +24,78 @@ def runs(
             help=shown("Folder of a group, or its name in the results folder.", "all groups")
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help=shown("Runs to list, those written last.", "all"), min=1),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=shown(
+                "Columns to show, by heading in any case or its beginning; model, dataset and "
+                "reason, too.",
+                "all that the table has",
+            ),
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
 ) -> None:
     """List stored runs with status, documents, age and size; the one written last comes last."""
+    from tta_bench.cli.printing import output
+    from tta_bench.format import plural
     from tta_bench.store import find_runs
     from tta_bench.store.catalog import list_runs
+    from tta_bench.tables.choosing import names_of, with_columns
 
-    folder = results if name is None else find_runs(name, results)
-    entries = list_runs(folder)
+    folder = results if name is None else find_runs(name, results, published=True)
+    found = list_runs(folder)
+    entries = found[-limit:] if limit else found
+    whole = len(entries) == len(found)
+    counted = plural(len(found), "run") if whole else f"{len(entries):,} of {len(found):,} runs"
+    names = names_of(columns)
+    table = with_columns(_table(f"{counted} in {folder}", entries), names)
     if json_:
-        typer.echo(json.dumps({"runs": [_values(entry) for entry in entries]}))
+        values = [table.values(row) for row in table.rows] if names else map(_values, entries)
+        typer.echo(json.dumps({"runs": list(values)}))
     elif not entries:
         typer.echo(f"{folder} holds no run yet; tta-bench eval writes one.")
     else:
-        _print(entries)
+        output().print(table)
 
 
 def _values(entry: Entry) -> dict[str, Any]:
     return dataclasses.asdict(entry) | {"path": entry.path.as_posix()}
 
 
-def _print(entries: list[Entry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _table(title: str, entries: list[Entry]) -> Table:
+    from tta_bench.tables import Column, Table, labels_of
 
-    from tta_bench.format import plain
+    methods = [entry.method or "" for entry in entries]
+    rows = [
+        _values(entry) | {"run": f"{entry.path.parent.name}/{entry.path.name}", "label": label}
+        for entry, label in zip(entries, labels_of(methods), strict=True)
+    ]
+    columns = [
+        Column("run", "run", left=True),
+        Column("label", "method", left=True),
+        Column("status", "status", left=True, show=_status, keep=True),
+        Column("done", "documents", show=_documents, keep=True),
+        Column("age_seconds", "age", show=lambda row: age(row["age_seconds"])),
+        Column("size_bytes", "size", show=lambda row: size(row["size_bytes"])),
+        *map(Column, ("model", "dataset", "reason", "path")),
+    ]
+    damaged = [entry.reason for entry in entries if entry.method is None and entry.reason]
+    return Table(title, columns, rows, damaged)
 
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for title in ("run", "method", "status"):
-        table.add_column(title, overflow="fold")
-    for title in ("documents", "age", "size"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for entry in entries:
-        cells = (
-            f"{entry.path.parent.name}/{entry.path.name}",
-            entry.method or "",
-            entry.status + (f", {entry.failed} failed" if entry.failed else ""),
-            f"{entry.done}/{'?' if entry.total is None else entry.total}",
-            age(entry.age_seconds),
-            size(entry.size_bytes),
-        )
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    console = Console(highlight=False)
-    console.print(table)
-    for entry in entries:
-        if entry.method is None and entry.reason:
-            console.print(Text(plain(entry.reason)))
+
+def _status(row: Mapping[str, Any]) -> str:
+    return str(row["status"]) + (f", {row['failed']} failed" if row["failed"] else "")
+
+
+def _documents(row: Mapping[str, Any]) -> str:
+    return f"{row['done']}/{'?' if row['total'] is None else row['total']}"
 
 
 def age(seconds: float) -> str:

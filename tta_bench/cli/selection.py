@@ -18,7 +18,7 @@ RUNS_HELP = "Folders of runs or groups, or their names in the results folder."
 Suite = Annotated[
     str | None,
     typer.Option(
-        help=shown("Suite whose groups in the results folder are taken, all of them.", "none")
+        help=shown("Suite whose groups in the results folder are taken, all of them.", "no suite")
     ),
 ]
 
@@ -33,7 +33,7 @@ def selected_runs(names: list[str], suite: str | None, results: Path) -> list[Ru
     from tta_bench.errors import UsageError
     from tta_bench.store import find_runs, load_group
 
-    paths = [find_runs(name, results) for name in names]
+    paths = [find_runs(name, results, published=True) for name in names]
     if suite is not None:
         paths += _of_suite(suite, results)
     if not paths:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tta_bench.cli.model_options import Adapter, DeviceMap, LoadIn, Revision, Tokenizer
 from tta_bench.cli.options import (
     DEVICE_HELP,
     DTYPE_HELP,
@@ -24,11 +26,13 @@ from tta_bench.cli.options import (
     complete_methods,
     complete_models,
     shown,
+    whole,
 )
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.model.language_model import LanguageModel
+    from tta_bench.model.loading import Loading
     from tta_bench.speed.plan import SpeedPlan
 
 FAILED = 1
@@ -45,6 +49,11 @@ def speed(
             rich_help_panel=WHAT,
         ),
     ] = "builtin:tiny",
+    revision: Revision = None,
+    tokenizer: Tokenizer = None,
+    adapter: Adapter = None,
+    load_in: LoadIn = None,
+    device_map: DeviceMap = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,7 +75,7 @@ def speed(
             help=shown(
                 "Documents read side by side; fewer where memory runs out.", "16 on cuda, else 1"
             ),
-            min=1,
+            **whole(1),
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -74,12 +83,12 @@ def speed(
         int | None,
         typer.Option(
             help=shown("Tokens scored in one step.", "1024 on cuda, else 256"),
-            min=1,
+            **whole(1),
             rich_help_panel=WHAT,
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option(help="Steps timed, after warm-up.", min=1, rich_help_panel=WHAT)
+        int, typer.Option(help="Steps timed, after warm-up.", **whole(1), rich_help_panel=WHAT)
     ] = 8,
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP, rich_help_panel=MACHINE)] = "auto",
     device: Annotated[str, typer.Option(help=DEVICE_HELP, rich_help_panel=MACHINE)] = "auto",
@@ -90,7 +99,7 @@ def speed(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help=shown("Text file for a profile of one step of each method.", "none"),
+            help=shown("Text file for a profile of one step of each method.", "no file"),
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -124,37 +133,40 @@ def speed(
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}.")
 
     from tta_bench.evaluation.plan import choose_methods
+    from tta_bench.model.loading import Loading
+    from tta_bench.model.locate import at_revision
     from tta_bench.model.prefix import prefix_id
-    from tta_bench.speed.plan import (
-        SpeedPlan,
-        check_length,
-        default_chunk,
-        default_lanes,
-        default_methods,
-    )
+    from tta_bench.speed.methods import chosen_methods
+    from tta_bench.speed.plan import SpeedPlan, default_chunk, default_lanes
 
     choose_methods(method or [])  # a typing mistake should not cost the load of a model
-    loaded = _load(model, dtype, device)
+    loading = Loading(tokenizer, adapter or "auto", load_in, device_map)
+    loaded = _load(at_revision(model, revision), dtype, device, loading)
+    if compile == "on" and loaded.fixed:
+        raise UsageError(
+            f"{loaded.name} {loaded.fixed}, and such a model runs uncompiled; leave out "
+            "--compile on."
+        )
     plan = SpeedPlan(
         lanes=lanes or default_lanes(loaded.device),
         chunk=chunk or default_chunk(loaded.device),
         steps=steps,
-        prefix_id=prefix_id("auto", loaded.tokenizer, loaded.vocab_size),
-        compile=compile == "on" or (compile == "auto" and loaded.device.type == "cuda"),
+        prefix_id=prefix_id("auto", loaded.tokenizer, loaded.readable_ids),
+        compile=compile == "on"
+        or (compile == "auto" and loaded.device.type == "cuda" and not loaded.fixed),
     )
-    check_length(loaded, plan.chunk)
-    choices = choose_methods(method or default_methods(loaded))
+    choices = chosen_methods(method, loaded, plan)
     _run(loaded, plan, choices, compile, profile, name, results, as_json, quiet)
 
 
-def _load(spec: str, dtype: str, device: str) -> LanguageModel:
+def _load(spec: str, dtype: str, device: str, loading: Loading) -> LanguageModel:
     import torch
 
     from tta_bench.errors import ModelError
     from tta_bench.model.load import load_model
 
     try:
-        return load_model(spec, dtype, device)
+        return load_model(spec, dtype, device, loading=loading)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{spec} does not fit into the device's memory; choose a smaller model or --dtype."
@@ -172,8 +184,7 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from rich.console import Console
-
+    from tta_bench.cli.printing import output, print_command
     from tta_bench.format import plain
     from tta_bench.speed.matrix_rate import matrix_rate
     from tta_bench.speed.measure import measure
@@ -185,7 +196,7 @@ def _run(
         write_speed,
     )
     from tta_bench.speed.table import speed_table
-    from tta_bench.store.files import write_atomically
+    from tta_bench.store.files import write_atomically, write_output
 
     def say(line: str) -> None:
         if not quiet:
@@ -206,7 +217,7 @@ def _run(
     speed = speed_object(speed_manifest(model, plan, compile), rate, rows, not interrupted)
     text = "\n\n".join(f"== {spec} ==\n{page}" for spec, page in profiles.items()) + "\n"
     if profile is not None:
-        write_atomically(profile, text.encode())
+        write_output(profile, text.encode())
     if folder is not None:
         write_speed(folder, speed)
         if profile is not None:
@@ -214,10 +225,10 @@ def _run(
     if as_json:
         print(json.dumps(speed, allow_nan=False), flush=True)
     else:
-        console = Console(highlight=False)
-        console.print(speed_table(speed))
+        output().print(speed_table(speed))
         if folder is not None:
-            console.print(f"Stored in {folder}; tta-bench show {folder}", markup=False)
+            print_command(f"Stored in {folder}. Next:")
+            print_command(f"  tta-bench show {shlex.quote(str(folder))}")
     if interrupted:
         raise KeyboardInterrupt
     if any(row["status"] not in ("complete", "oom") for row in rows):

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tta_bench.cli.model_options import Adapter, DeviceMap, LoadIn, Revision, Tokenizer
 from tta_bench.cli.options import (
     DEVICE_HELP,
     DTYPE_HELP,
+    MACHINE,
     METHOD_HELP,
     MODEL_HELP,
     PLUGIN_HELP,
@@ -18,24 +20,21 @@ from tta_bench.cli.options import (
     complete_methods,
     complete_models,
     shown,
+    whole,
 )
 from tta_bench.documents.limits import LIMITS
-from tta_bench.engine.protocol import CONTEXT_MODES, PROTOCOLS, RESETS, Protocol
+from tta_bench.engine.protocol import CONTEXT_MODES, PROBE_TOKENS, PROTOCOLS, RESETS, Protocol
+from tta_bench.errors import UsageError
 from tta_bench.evaluation.suite import DEFAULT_SUITE, Suite, load_suite
 
-METHODS, DOCUMENTS, PROTOCOL, MACHINE = (
-    "What is compared",
-    "Documents",
-    "Protocol (moves the number)",
-    "Machine (does not)",
-)
+METHODS, DOCUMENTS, PROTOCOL = "What is compared", "Documents", "Protocol (moves the number)"
 _SUITE, _PROTOCOL = Suite(), Protocol()
 """Where the defaults that `--help` shows come from."""
 
 _PLAIN = (
     *LIMITS,
     *("text_column", "dtype", "device", "lanes", "compile", "audit", "isolate", "seed"),
-    "deterministic",
+    *("deterministic", "tokenizer", "adapter", "load_in", "device_map", "probe", "fresh"),
 )
 _OF_PROTOCOL = ("chunk", "context", "context_mode", "window", "stride", "prefix", "reset")
 
@@ -58,10 +57,15 @@ class SuiteOptions:
             rich_help_panel=METHODS,
         ),
     ] = None
+    revision: Revision = None
+    tokenizer: Tokenizer = None
+    adapter: Adapter = None
+    load_in: LoadIn = None
+    device_map: DeviceMap = None
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=shown(METHOD_HELP, _SUITE.methods[0]),
+            help=shown(METHOD_HELP, f"{_SUITE.methods[0]}, the frozen model"),
             autocompletion=complete_methods,
             rich_help_panel=METHODS,
         ),
@@ -102,7 +106,7 @@ class SuiteOptions:
         int | None,
         typer.Option(
             help=shown("Documents to read.", _SUITE.limit or "all"),
-            min=1,
+            **whole(1),
             rich_help_panel=DOCUMENTS,
         ),
     ] = None
@@ -110,7 +114,7 @@ class SuiteOptions:
         int | None,
         typer.Option(
             help=shown("Tokens to read of each document.", _SUITE.max_tokens or "all"),
-            min=2,
+            **whole(2),
             rich_help_panel=DOCUMENTS,
         ),
     ] = None
@@ -118,7 +122,7 @@ class SuiteOptions:
         int | None,
         typer.Option(
             help=shown("Leave out documents with fewer tokens.", _SUITE.min_tokens),
-            min=0,
+            **whole(0),
             rich_help_panel=DOCUMENTS,
         ),
     ] = None
@@ -132,13 +136,16 @@ class SuiteOptions:
     chunk: Annotated[
         int | None,
         typer.Option(
-            help=shown("Tokens scored in one step.", _PROTOCOL.chunk), rich_help_panel=PROTOCOL
+            help=shown("Tokens scored in one step.", _PROTOCOL.chunk),
+            **whole(1),
+            rich_help_panel=PROTOCOL,
         ),
     ] = None
     context: Annotated[
         int | None,
         typer.Option(
             help=shown("Tokens left of the chunk that the model still sees.", _PROTOCOL.context),
+            **whole(0),
             rich_help_panel=PROTOCOL,
         ),
     ] = None
@@ -155,13 +162,16 @@ class SuiteOptions:
     window: Annotated[
         int | None,
         typer.Option(
-            help=shown("Window of another tool's protocol, which needs one.", "none"),
+            help=shown("Tokens in a window of another tool's protocol.", "must be given there"),
+            **whole(2),
             rich_help_panel=PROTOCOL,
         ),
     ] = None
     stride: Annotated[
         int | None,
-        typer.Option(help=shown("Stride of hf-guide.", "the window"), rich_help_panel=PROTOCOL),
+        typer.Option(
+            help=shown("Stride of hf-guide.", "the window"), **whole(1), rich_help_panel=PROTOCOL
+        ),
     ] = None
     prefix: Annotated[
         str | None,
@@ -180,13 +190,34 @@ class SuiteOptions:
             rich_help_panel=PROTOCOL,
         ),
     ] = None
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help=shown(
+                f"With --reset never: a dataset whose first {PROBE_TOKENS:,} tokens are read after "
+                "each document, without being learned.",
+                "no probe",
+            ),
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
+    fresh: Annotated[
+        bool | None,
+        typer.Option(
+            "--fresh",
+            help="With --reset never: read each document with a fresh method as well, to compare.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
     dtype: Annotated[
         str | None,
         typer.Option(help=shown(DTYPE_HELP, _SUITE.dtype), rich_help_panel=PROTOCOL),
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option(help=shown("Seed for PyTorch.", _SUITE.seed), rich_help_panel=PROTOCOL),
+        typer.Option(
+            help=shown("Seed for PyTorch.", _SUITE.seed), **whole(0), rich_help_panel=PROTOCOL
+        ),
     ] = None
     device: Annotated[
         str | None,
@@ -256,8 +287,10 @@ class SuiteOptions:
             The suite, and what the name of its group starts with if it comes from a file.
 
         Raises:
-            UsageError: the suite is not there or not valid, or its protocol is impossible.
+            UsageError: the suite is not there or not valid, its protocol is impossible, or the
+                revision is of no model of the hub.
         """
+        from tta_bench.model.locate import at_revision
         from tta_bench.store.groups import slug
 
         named = {"models": self.model and [self.model], "datasets": self.dataset}
@@ -267,14 +300,29 @@ class SuiteOptions:
         suite = Suite() if by_flags else load_suite(self.suite or DEFAULT_SUITE)
         for key, value in given.items():
             setattr(suite, key, value)
+        if self.revision is not None:
+            suite.models = [at_revision(self._only_model(suite), self.revision)]
         suite.protocol = self._on_top_of(suite.protocol)
         suite.resolved_protocol()
         return suite, None if by_flags else slug(Path(self.suite or DEFAULT_SUITE).stem)
 
+    def _only_model(self, suite: Suite) -> str:
+        """The model that `--revision` is for.
+
+        Raises:
+            UsageError: there are several.
+        """
+        if len(suite.models) > 1:
+            raise UsageError(
+                "--revision is of one model, and the suite has several; write NAME@REVISION there."
+            )
+        return suite.models[0]
+
     def _on_top_of(self, protocol: dict[str, Any]) -> dict[str, Any]:
         flags = {"name": self.protocol, **{name: getattr(self, name) for name in _OF_PROTOCOL}}
         changed = {key: value for key, value in flags.items() if value is not None}
-        if changed.get("name", protocol.get("name")) != protocol.get("name"):
+        named = protocol.get("name", _PROTOCOL.name)
+        if changed.get("name", named) != named:
             return changed  # a suite's chunk and context mean nothing to another protocol
         if changed.get("context") == 0:
             protocol = {key: value for key, value in protocol.items() if key != "context_mode"}

@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 
 
 class Standing(Protocol):
-    """The part of a method that the one above it sees; see `Method`."""
+    """What the method above sees of the one below; see `Part`."""
 
     def score(self, window: Window) -> Scores | Tensor: ...
+    def provide(self, window: Window) -> Window: ...
+    def provided(self, shape: StepShape) -> StepShape: ...
+    def beside(self, shape: StepShape) -> float: ...
     def flops(self, shape: StepShape) -> float | None: ...
     def invisible_flops(self, shape: StepShape) -> float: ...
 
 
 @dataclass(frozen=True)
 class Below:
-    """The model, or a method on it, as the method above sees it."""
+    """The model, or a method on it, as the method above sees it.
+
+    Heads and output methods ask for `score`, parameter methods for `provide`.
+    """
 
     model: LanguageModel
     method: Standing | None = None
@@ -39,6 +45,18 @@ class Below:
             return self.model.logits(window)
         shape = (window.lanes, window.chunk_size, self.model.vocab_size)
         return as_scores(self.method.score(window), shape)
+
+    def provide(self, window: Window) -> Window:
+        """What the model is to read for this window: that of a context method below."""
+        return window if self.method is None else self.method.provide(window)
+
+    def provided(self, shape: StepShape) -> StepShape:
+        """The shape of what `provide` returns."""
+        return shape if self.method is None else self.method.provided(shape)
+
+    def beside(self, shape: StepShape) -> float:
+        """Its FLOPs in one step beside reading what it provides, such as writing a memory."""
+        return 0.0 if self.method is None else self.method.beside(shape)
 
     def flops(self, shape: StepShape, own: float = 0.0) -> float | None:
         """Its FLOPs in one step, plus `own` of the method above; None where it has no formula."""

@@ -29,6 +29,21 @@ class ParamInfo:
     default: str
     help: str
 
+    @property
+    def choices(self) -> list[str]:
+        """The values that a `Literal` in its type allows, in their order; none without one."""
+        found = [
+            part.slice
+            for part in ast.walk(ast.parse(self.type, mode="eval"))
+            if isinstance(part, ast.Subscript) and ast.unparse(part.value).endswith("Literal")
+        ]
+        return [
+            str(value.value)
+            for values in found
+            for value in (values.elts if isinstance(values, ast.Tuple) else [values])
+            if isinstance(value, ast.Constant)
+        ]
+
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -213,16 +228,31 @@ def _is_standard(module: Module, base: ast.expr) -> bool:
 
 def _member(cls: _Class, name: str) -> _Class | _Value | None:
     """What a class, or the nearest of its bases, says under a name."""
-    for item in reversed(cls.node.body):
-        if isinstance(item, ast.ClassDef) and item.name == name:
-            return _Class(cls.module, item)
-        if name in assigned(item):
-            return _Value(cls.module, assigned(item)[name])
-    for base in _bases(cls):
-        found = _member(base, name)
-        if found is not None:
-            return found
+    for owner in _lineage(cls):
+        if isinstance(owner, _Unreadable):
+            raise owner
+        for item in reversed(owner.node.body):
+            if isinstance(item, ast.ClassDef) and item.name == name:
+                return _Class(owner.module, item)
+            if name in assigned(item):
+                return _Value(owner.module, assigned(item)[name])
     return None
+
+
+def _lineage(cls: _Class) -> list[_Class | _Unreadable]:
+    """A class and its bases as Python asks them: one that several of them share comes last.
+
+    Where bases cannot be followed, that stands in their place: it matters only to who gets there.
+    """
+    found: list[_Class | _Unreadable] = [cls]
+    try:
+        bases = _bases(cls)
+    except _Unreadable as error:
+        return [cls, error]
+    for base in bases:
+        line = _lineage(base)
+        found = [owner for owner in found if owner not in line] + line
+    return found
 
 
 def _params(found: _Class | _Value | None) -> dict[str, ParamInfo]:

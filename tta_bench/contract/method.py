@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tta_bench.contract.below import Below
+from tta_bench.contract.below import Below, Standing
+from tta_bench.contract.needs import Needs
 from tta_bench.errors import MethodError
 from tta_bench.model.scores import Scores
 
@@ -35,8 +36,9 @@ class Method:
     of shape [lanes, ...]), `reset` and `state_bytes` for nothing.
 
     Methods stack. An output method mixes into the distributions of `self.below`, a head reads the
-    hidden states of what stands there, and adds its FLOPs to those below; context and parameter
-    methods act on `self.model`. A method that stands alone has the bare model below it.
+    hidden states of what stands there, and adds its FLOPs to those below; a parameter method reads
+    what `self.below.provide(window)` gives with weights of its own, and a context method provides
+    it. A method that stands alone has the bare model below it.
     """
 
     def score(self, window: Window) -> Scores | Tensor:
@@ -75,6 +77,9 @@ class Method:
     gradients: ClassVar[bool] = False
     """True: scoring runs under autograd and the `nll` given to `adapt` can be differentiated."""
 
+    learns_from_losses: ClassVar[bool] = True
+    """False: `adapt` leaves its `nll` unread, so that a stack need not keep what it is made of."""
+
     graphs: ClassVar[bool] = False
     """True: `score` and `adapt` never wait for the device (no `.item()`, no `.tolist()`, no shape
     that depends on values) and keep their state in place: a step may become a CUDA graph.
@@ -96,7 +101,9 @@ class Method:
     Slow: ClassVar[type[Any]] = NoOptions
     """Dataclass of how slow weights are made, each field with a default; see `slow_weights`."""
 
-    def __init__(self, model: LanguageModel, params: Any, lanes: int, below: Method | None = None):
+    def __init__(
+        self, model: LanguageModel, params: Any, lanes: int, below: Standing | None = None
+    ):
         """Prepares the method and its fresh state.
 
         Args:
@@ -155,6 +162,22 @@ class Method:
         return {}
 
     @classmethod
+    def needs(cls, params: Any, model: LanguageModel, step: StepShape) -> Needs:
+        """What must be there for it to run, checked for every method before the first one runs.
+
+        By default a head reads hidden states, and every method reads the protocol's windows.
+
+        Args:
+            params: an instance of `Params`.
+            model: the model; for `tta-bench plan` without the values of its weights.
+            step: the widest step of the protocol.
+
+        Raises:
+            UsageError: it does not run on this model, in words of its own.
+        """
+        return Needs(hidden=cls.family == "head")
+
+    @classmethod
     def slow_weights(cls, model: LanguageModel, slow: Any) -> nn.Module | None:
         """A fresh module of what `tta-bench train` trains; None: the model's own body alone.
 
@@ -188,6 +211,14 @@ class Method:
     def state_bytes(self) -> int:
         """Bytes of adaptation state a lane needs beyond the shared weights."""
         return sum(value.numel() * value.element_size() for value in self._fresh.values())
+
+    def figures(self, lane: int) -> dict[str, float]:
+        """Figures of its own on the document that the lane has read, by name: stored in its row.
+
+        Asked once, when the document ends. Of a state that is kept for them, such as how far
+        weights have moved; they decide nothing.
+        """
+        return {}
 
     def flops(self, shape: StepShape) -> float | None:
         """Analytic FLOPs of `score` and `adapt` of one lane in one step; None if not known.

@@ -45,30 +45,34 @@ class Module:
         """Every import, wherever it stands: module, name taken from it, and what it is called here.
 
         `import a.b` is (a.b, None, None), `import a.b as c` (a.b, None, c), `from a import *`
-        (a, *, None).
+        (a, *, None), and `import_module("a.b")` is `import a.b`.
         """
         found: list[tuple[str, str | None, str | None]] = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 found += [(alias.name, None, alias.asname) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                base = self._absolute(node)
+                base = self._absolute(node.module or "", node.level)
                 for alias in node.names:
                     called = None if alias.name == "*" else alias.asname or alias.name
                     found.append((base, alias.name, called))
+            elif isinstance(node, ast.Call) and (text := _imported_by(node)):
+                inner = text.lstrip(".")
+                found.append((self._absolute(inner, len(text) - len(inner)), None, None))
         return found
 
     def find(self, name: str) -> Module | None:
         """Another module, as an import in this one would find it."""
         return find_module(name, self.folder)
 
-    def _absolute(self, node: ast.ImportFrom) -> str:
-        if not node.level:
-            return node.module or ""
+    def _absolute(self, name: str, level: int) -> str:
+        """A module's name without the `level` dots before it."""
+        if not level:
+            return name
         inside = self.file.name == "__init__.py"
         package = self.name if inside else self.name.rpartition(".")[0]
-        kept = package.split(".")[: len(package.split(".")) - node.level + 1]
-        return ".".join([*kept, *([node.module] if node.module else [])])
+        kept = package.split(".")[: len(package.split(".")) - level + 1]
+        return ".".join([*kept, *([name] if name else [])])
 
 
 def parsed(name: str, file: Path, folder: Path | None = None) -> Module:
@@ -97,7 +101,7 @@ def find_module(name: str, folder: Path | None = None) -> Module | None:
     if not top or top in sys.stdlib_module_names:
         return None
     places = [] if folder is None else [folder / top]
-    places += _installed(top)
+    places += installed(top)
     for place in places:
         file = _source(place.joinpath(*rest))
         if file is not None:
@@ -105,8 +109,8 @@ def find_module(name: str, folder: Path | None = None) -> Module | None:
     return None
 
 
-def _installed(top: str) -> Iterable[Path]:
-    """Where a top-level module stands, without the ending of its file."""
+def installed(top: str) -> list[Path]:
+    """Where an import finds a top-level module, without the ending of its file."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -130,6 +134,18 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         for part in ("body", "orelse", "finalbody"):
             if isinstance(node, (ast.If, ast.Try)):
                 yield from _statements(getattr(node, part, []))
+
+
+def _imported_by(call: ast.Call) -> str | None:
+    """The module that `importlib.import_module("...")` or `__import__("...")` names."""
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else call.func
+    if isinstance(function, ast.Name):
+        function = function.id
+    if function not in ("import_module", "__import__") or not call.args:
+        return None
+    named = call.args[0]
+    text = isinstance(named, ast.Constant) and isinstance(named.value, str)
+    return named.value if text else None  # type: ignore[attr-defined]
 
 
 def assigned(node: ast.stmt) -> dict[str, ast.expr]:

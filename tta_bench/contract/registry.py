@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 from tta_bench.contract.listing import MethodInfo, method_at, methods_of
 from tta_bench.contract.modules import Module, find_module, parsed
+from tta_bench.contract.source import source_hash
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.plugin_file import PLUGIN_PREFIX, import_file, plugin_name
 
@@ -29,6 +32,7 @@ BUILT_IN_PACKAGE = "tta_bench_methods"
 
 C = TypeVar("C", bound=type)
 _plugin_files: dict[str, Path] = {}
+_held: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[C], C]:
@@ -40,7 +44,7 @@ def register(name: str) -> Callable[[C], C]:
     Raises:
         MethodError: the name is not a plain word.
     """
-    if not name or any(character in name for character in ":,= \t\n/"):
+    if not name or any(character in name for character in ":,=+ \t\n/"):
         raise MethodError(f"'{name}' cannot be a method's name: use letters, digits and dashes.")
 
     def named(cls: C) -> C:
@@ -75,6 +79,8 @@ def load(name: str) -> type[Method]:
         UsageError: no method has this name (with the closest known one).
         MethodError: its module cannot be imported, or it is not a complete method.
     """
+    if name in _held:
+        return _held[name]
     infos = available()
     if name not in infos:
         near = difflib.get_close_matches(name, infos, n=1, cutoff=0.5)
@@ -87,7 +93,9 @@ def load(name: str) -> type[Method]:
         raise UsageError(f"there is no method '{name}'; {hint}")
     info = infos[name]
     module = _import(info.module, info.file)
-    return _checked(name, getattr(module, info.class_name))
+    cls = _checked(name, getattr(module, info.class_name))
+    source_hash(cls)  # now, while the files are those that were imported
+    return cls
 
 
 def add_plugin(path: str | Path) -> list[str]:
@@ -111,6 +119,45 @@ def add_plugin(path: str | Path) -> list[str]:
     for info in infos:
         load(info.name)
     return [info.name for info in infos]
+
+
+@contextmanager
+def held_method(name: str, cls: type[Method]) -> Iterator[None]:
+    """Makes a class that no file registers known by a name inside the block.
+
+    Raises:
+        UsageError: another method has the name.
+        MethodError: it is not a complete method, or its source cannot be read.
+    """
+    known = available().get(name)
+    if known is not None and known.file != _file_of(cls):
+        raise UsageError(
+            f"the name of the class {cls.__name__}, '{name}', is that of another method; give it "
+            f'another with @register("name").'
+        )
+    _checked(name, cls)
+    source_hash(cls)
+    before = _held.get(name)
+    if before is not None and before is not cls:
+        raise UsageError(f"two classes are called '{name}'; give one another name by @register.")
+    _held[name] = cls
+    try:
+        yield
+    finally:
+        if before is None:
+            del _held[name]
+
+
+def is_held(name: str) -> bool:
+    """Whether a method is a class in memory, which no other process can find by its name."""
+    return name in _held
+
+
+def _file_of(cls: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(cls)).resolve()
+    except (OSError, TypeError):
+        return None
 
 
 def plugin_files() -> tuple[str, ...]:

@@ -5,26 +5,46 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from tta_bench.contract.modules import Module, find_module, parsed
+from tta_bench.contract.cells import cells_source
+from tta_bench.contract.modules import Module, find_module, installed, parsed
+from tta_bench.errors import MethodError
 from tta_bench.plugin_file import PLUGIN_PREFIX
 
 _HEADS = "tta_bench.heads"
 _MENUS = ("tta_bench", _HEADS)
 """Packages that only name what their modules define, where an import from them is looked up."""
+_TAKEN: dict[type, str] = {}
+"""The hashes that were taken in this process."""
 
 
 def source_hash(cls: type) -> str:
     """sha256 of a method's source; part of a run's identity.
 
     It covers the file that defines the class and what that imports, directly or not, from its own
-    package (for a plugin: from the plugin's folder) and from `tta_bench.heads`.
+    package (for a plugin: from the plugin's folder) and from `tta_bench.heads`. That of a stack is
+    made of those of its parts. It is taken when the class is first asked for and stays: an edit
+    since is not what this process runs. A class that stands in no file, as in a notebook, is told
+    by what it is made of (`cells_source`).
+
+    Raises:
+        MethodError: a plugin imports another file than the one that lies beside it, or a class
+            that stands in no file has no source that can be read.
     """
-    digest = hashlib.sha256()
-    for name, file in sorted(source_files(cls).items()):
-        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    if cls not in _TAKEN:
+        found = source_files(cls)
+        _refuse_shadowed(cls, found)
+        digest = hashlib.sha256()
+        for part in getattr(cls, "parts", ()):
+            digest.update(source_hash(part).encode() + b"\0")
+        for name, file in sorted(found.items()):
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+        if not found and not hasattr(cls, "parts"):
+            digest.update(cells_source(cls).encode())
+        _TAKEN[cls] = digest.hexdigest()
+    return _TAKEN[cls]
 
 
 def source_files(cls: type) -> dict[str, Path]:
@@ -37,15 +57,14 @@ def source_files(cls: type) -> dict[str, Path]:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return {}
-    plugin = name.startswith(PLUGIN_PREFIX)
-    folder = Path(file).resolve().parent if plugin else None
+    folder = _plugin_folder(cls)
     package = name.partition(".")[0]
     waiting = [parsed(name, Path(file).resolve(), folder)]
     found: dict[str, Path] = {}
     while waiting:
         module = waiting.pop()
         # A plugin's own name holds a hash of where it lies.
-        label = module.file.stem if module.name == name and plugin else module.name
+        label = module.file.stem if module.name == name and folder else module.name
         if label in found:
             continue
         found[label] = module.file
@@ -68,6 +87,35 @@ def imported_names(module: Module) -> set[str]:
     parts = [name.split(".") for name in names]
     around = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
     return around - set(_MENUS)
+
+
+def _plugin_folder(cls: type) -> Path | None:
+    """Where a plugin lies; None for a method of a package."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    plugin = cls.__module__.startswith(PLUGIN_PREFIX)
+    return Path(file).resolve().parent if plugin and file else None
+
+
+def _refuse_shadowed(cls: type, found: Mapping[str, Path]) -> None:
+    """Raises MethodError where Python finds something else by the name of a file beside a plugin.
+
+    All plugins share one space of names: the `helper.py` that was imported first is that of all.
+    """
+    folder = _plugin_folder(cls)
+    own = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if folder is None or own is None:
+        return
+    for label, file in found.items():
+        top = label.partition(".")[0]
+        if top == _HEADS.partition(".")[0] or file == Path(own).resolve():
+            continue
+        places = installed(top)
+        beside = (folder / top).resolve(), (folder / f"{top}.py").resolve().with_suffix("")
+        if places and places[0] not in beside:
+            raise MethodError(
+                f"{own} imports {top} from beside it, but Python finds {places[0]} by that name; "
+                f"rename {folder / top}."
+            )
 
 
 def _covered(module: Module, package: str, folder: Path | None) -> bool:

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from tta_bench.convert import Converter, split_commas
 from tta_bench.errors import UsageError
+
+_JOINT = re.compile(r"\+(?=\s*[a-z][a-z0-9-]*\s*(?::|\+|$))(?![^\[]*\])")
+"""A plus with a method's name after it: `lr=1e+4` and `weights=a+b.gguf` are values."""
+
+_BAR = re.compile(r"\|(?![^\[]*\])")
+
+
+def split_stack(spec: str) -> list[str]:
+    """The parts of `window:context=256+neural-cache`, the bottom first.
+
+    Raises:
+        UsageError: the whole or a part is empty.
+    """
+    if not spec.strip():
+        raise UsageError("a method has an empty name; write NAME or NAME:key=value,...")
+    parts = [part.strip() for part in _JOINT.split(spec)]
+    if not all(part.strip("+ ") and not part.endswith("+") for part in parts):
+        raise UsageError(f"'{spec}' has an empty part; write NAME+NAME.")
+    return parts
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -30,6 +50,20 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"'{key}' is given twice in '{spec}'.")
         values[key] = value.strip()
     return name.strip(), values
+
+
+def split_set(value: str) -> list[str]:
+    """The members of a set of values: `1e-5|3e-5` has two, any other value is its only one.
+
+    A bar inside square brackets does not separate.
+
+    Raises:
+        UsageError: a member is empty.
+    """
+    members = [member.strip() for member in _BAR.split(value)]
+    if len(members) > 1 and not all(members):
+        raise UsageError(f"'{value}' has an empty value in it; write VALUE|VALUE.")
+    return members
 
 
 def build(params_class: type, values: dict[str, Any], method: str) -> Any:

@@ -9,7 +9,9 @@ Work outside PyTorch's dispatcher (NumPy, other threads, raw CUDA) cannot be see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from importlib.util import find_spec
@@ -52,8 +54,9 @@ def count_flops(fn: Callable[[], object]) -> Counted:
 
     Compiled functions run uncompiled, since the counter cannot look into them.
     """
-    spy = _Spy()
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    formulas = _formulas()
+    spy = _Spy(formulas)
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     # The counter is the inner mode: it decomposes operations first, and the spy sees the rest.
     added: list[Counted] = []
     _elsewhere.append(added)
@@ -116,6 +119,24 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "_grouped_mm": _grouped_mm,
     "_int_mm": _int_mm,
 }
+
+
+def _product_of_8_bits(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    """[..., in] times the transpose of [out, in]."""
+    return 2 * prod(left) * right[0]
+
+
+def _product_of_4_bits(left: Any, packed: Any, shape: Any, *args: Any, **kwargs: Any) -> int:
+    """[..., in] times the transpose of [out, in], which is packed and told by its shape."""
+    return 2 * prod(left) * shape[0]
+
+
+_BITSANDBYTES: dict[str, Callable[..., int]] = {
+    "gemv_4bit": _product_of_4_bits,
+    "gemm_4bit": _product_of_4_bits,
+    "int8_scaled_mm": _product_of_8_bits,
+    "int8_linear_matmul": _product_of_8_bits,
+}
 _NESTED_BACKWARD = ("_flash_attention_backward", "_efficient_attention_backward")
 
 
@@ -123,6 +144,9 @@ def _formulas() -> dict[Any, Any]:
     """The formulas of the operations that this version of PyTorch has."""
     aten = torch.ops.aten
     mapping = {getattr(aten, name): f for name, f in _FORMULAS.items() if hasattr(aten, name)}
+    if "bitsandbytes" in sys.modules:  # else nothing is made of its operations
+        own = torch.ops.bitsandbytes
+        mapping |= {getattr(own, k): f for k, f in _BITSANDBYTES.items() if hasattr(own, k)}
     for name in _NESTED_BACKWARD:
         packet = getattr(aten, name, None)
         if packet in flop_registry:
@@ -145,6 +169,8 @@ _BLIND_PREFIXES = ("linalg_", "_linalg_", "cholesky", "_cholesky", "_cdist", "lu
 _HARMLESS = {
     "linalg_vector_norm", "linalg_cross", "linalg_diagonal", "_linalg_check_errors", "lu_unpack",
 }  # fmt: skip
+_ROUNDING = re.compile(r"bitsandbytes\.(int8_\w+_)?(de)?quant")
+"""Operations that bring weights or inputs from one precision to another, element by element."""
 _OWN_NAMESPACES = {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functional"}
 
 
@@ -153,19 +179,21 @@ class _Spy(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: Mapping[Any, Any]) -> None:
         super().__init__()
+        self.formulas = formulas
         self.blind: set[str] = set()
         self.outer_products = 0  # elements computed by products of two broadcast operands
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = getattr(func, "_overloadpacket", func)
-        if packet in flop_registry:
+        if packet in flop_registry or packet in self.formulas:
             return out
         namespace, name = getattr(func, "namespace", ""), getattr(packet, "__name__", str(packet))
         if namespace not in _OWN_NAMESPACES:
-            self.blind.add(f"{namespace}.{name}" if namespace else name)
+            if not _ROUNDING.match(f"{namespace}.{name}"):
+                self.blind.add(f"{namespace}.{name}" if namespace else name)
         elif name in _BLIND or (name.startswith(_BLIND_PREFIXES) and name not in _HARMLESS):
             self.blind.add(name.strip("_"))
         elif name == "mul" and _is_outer_product(out, args):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,30 @@ class MemoryPeak:
 
 
 class PeakMemory:
-    """Measures the peaks between `start` and `stop`; warm up first, so that weights are loaded."""
+    """Measures the peaks between `start` and `stop`; warm up first, so that weights are loaded.
 
-    def __init__(self, device: torch.device | str):
+    Args:
+        device: the device.
+        others: further places that hold parts of the model; the peaks of GPUs among them are added.
+    """
+
+    def __init__(self, device: torch.device | str, others: Iterable[str] = ()):
         self.device = torch.device(device)
+        self._gpus = [self.device] if self.device.type == "cuda" else []
+        for place in others:
+            if place.startswith("cuda:") and torch.device(place).index != (self.device.index or 0):
+                self._gpus.append(torch.device(place))
         self._resettable = False
 
     def start(self) -> None:
         """Resets the peaks and releases memory that earlier work has left in the allocators."""
         gc.collect()
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            for gpu in self._gpus:
+                torch.cuda.synchronize(gpu)
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
+            for gpu in self._gpus:
+                torch.cuda.reset_peak_memory_stats(gpu)
         elif self.device.type == "cpu":
             _trim_heap()
             self._resettable = _reset_high_water()
@@ -54,11 +66,14 @@ class PeakMemory:
     def stop(self) -> MemoryPeak:
         """The peaks since `start`; may be called several times."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            for gpu in self._gpus:
+                torch.cuda.synchronize(gpu)
+            processes = [_gpu_processes(gpu).get(os.getpid()) for gpu in self._gpus]
+            known = [used for used in processes if used is not None]
             return MemoryPeak(
-                allocated_bytes=torch.cuda.max_memory_allocated(self.device),
-                reserved_bytes=torch.cuda.max_memory_reserved(self.device),
-                process_bytes=_gpu_processes(self.device).get(os.getpid()),
+                allocated_bytes=sum(map(torch.cuda.max_memory_allocated, self._gpus)),
+                reserved_bytes=sum(map(torch.cuda.max_memory_reserved, self._gpus)),
+                process_bytes=sum(known) if len(known) == len(processes) else None,
             )
         if self._resettable:
             return MemoryPeak(process_bytes=_status_bytes("VmHWM"))

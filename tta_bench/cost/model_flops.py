@@ -75,7 +75,12 @@ class ModelCost:
 
     @property
     def by_formula(self) -> bool:
-        """Whether the formula holds for this architecture; otherwise FLOPs are counted."""
+        """Whether the formula holds for this architecture; otherwise FLOPs are counted.
+
+        Kernels for weights in few bits are invisible to the counter: there it is taken to hold.
+        """
+        if self.model.few_bits:
+            return True
         few, more = (self._count(StepShape(n, n, 0)) for n in (_PROBE, 2 * _PROBE))
         quadratic = (more - 2 * few) / (2 * _PROBE**2)
         linear = few / _PROBE - quadratic * _PROBE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -64,19 +64,23 @@ class StepTimer:
 
     def summary(self) -> TimeSummary:
         """Summary of all steps so far."""
-        seconds = self.seconds
-        if not seconds:
-            return TimeSummary(0, 0, None, None, None, None, None)
-        total, tokens = sum(seconds), sum(self.tokens)
-        return TimeSummary(
-            steps=len(seconds),
-            tokens=tokens,
-            total_seconds=total,
-            median_seconds=statistics.median(seconds),
-            p90_seconds=_quantile(seconds, 0.9),
-            tokens_per_second=tokens / total if total > 0 else None,
-            median_tokens=statistics.median(self.tokens),
-        )
+        return summary_of(self.seconds, self.tokens)
+
+
+def summary_of(seconds: Sequence[float], tokens: Sequence[int]) -> TimeSummary:
+    """Summary of steps, of which each took so many seconds and scored so many tokens."""
+    if not seconds:
+        return TimeSummary(0, 0, None, None, None, None, None)
+    total, scored = sum(seconds), sum(tokens)
+    return TimeSummary(
+        steps=len(seconds),
+        tokens=scored,
+        total_seconds=total,
+        median_seconds=statistics.median(seconds),
+        p90_seconds=_quantile(seconds, 0.9),
+        tokens_per_second=scored / total if total > 0 else None,
+        median_tokens=statistics.median(tokens),
+    )
 
 
 def synchronise(device: torch.device) -> None:
@@ -87,7 +91,7 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _quantile(values: list[float], share: float) -> float:
+def _quantile(values: Sequence[float], share: float) -> float:
     """The quantile of the values, linearly interpolated."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)

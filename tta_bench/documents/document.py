@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tta_bench.documents.encode import NOT_ODD, Oddities
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -45,6 +47,25 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a document asks for that was said, or might have been said, earlier in it.
+
+    Attributes:
+        planted: whether it was said; in a control it was not.
+        answers: for each answer the place of its first token, the one behind its last, and how
+            many tokens before the first it was said.
+    """
+
+    planted: bool
+    answers: tuple[tuple[int, int, int], ...]
+
+    def behind(self, left_out: int) -> Asked:
+        """The same with places counted from behind the first tokens."""
+        moved = ((start - left_out, stop - left_out, lag) for start, stop, lag in self.answers)
+        return Asked(self.planted, tuple(moved))
+
+
+@dataclass(frozen=True)
 class TokenizedDocument:
     """A document as the engine reads it: token ids, and the sizes of the text that they cover.
 
@@ -56,6 +77,8 @@ class TokenizedDocument:
     n_bytes: int  # bytes of the text that token_ids cover, which may be truncated
     n_words: int  # words of that text
     sha256: str  # hash of the whole text, truncated or not: it identifies the document
+    oddities: Oddities = NOT_ODD  # known while the cache is written
+    asked: Asked | None = None  # of a document with planted sentences
 
 
 def unique_keys(documents: Iterable[Document]) -> Iterator[Document]:

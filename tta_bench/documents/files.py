@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,7 @@ def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSourc
     elif root.is_dir():
         files = _walk(root)
     else:
-        matches = glob.iglob(pattern, root_dir=folder, recursive=True)
-        files = sorted(folder / match for match in matches if (folder / match).is_file())
+        files = sorted(p for p in _found(folder, Path(pattern).parts) if p.is_file())
     inside = folder.resolve()
     # Packages come from others: a link in one may lead anywhere.
     own = [path for path in files if path.resolve().is_relative_to(inside)]
@@ -99,11 +98,33 @@ def text_files(folder: Path, pattern: str, text_column: str | None) -> FileSourc
 def _matches(pattern: Path, text_column: str | None) -> FileSource:
     parts = pattern.parts
     fixed = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
-    found = {Path(p) for p in glob.iglob(str(pattern), recursive=True)}
-    files = sorted((p for p in found if p.is_file()), key=Path.as_posix)
+    while os.path.isdir(Path(*parts[: fixed + 1])):  # a folder whose name looks like a glob
+        fixed += 1
+    root = Path(*parts[:fixed])
+    files = sorted((p for p in _found(root, parts[fixed:]) if p.is_file()), key=Path.as_posix)
     if not files:
         raise DocumentError(f"No file matches {pattern}.")
-    return FileSource(Path(*parts[:fixed]), tuple(files), text_column)
+    return FileSource(root, tuple(files), text_column)
+
+
+def _found(root: Path, pattern: Sequence[str]) -> set[Path]:
+    """What matches the parts of a glob below a folder.
+
+    As `glob`, but `**` follows no link, like the reading of a folder: links may lead in circles.
+    """
+    if "**" not in pattern:
+        return {root / match for match in glob.iglob(os.path.join("", *pattern), root_dir=root)}
+    at = pattern.index("**")
+    before, after = pattern[:at], pattern[at + 1 :]
+    found: set[Path] = set()
+    for start in _found(root, before) if before else {root}:
+        for parent, folders, names in os.walk(start):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            if after:
+                found |= _found(Path(parent), after)
+            else:
+                found |= {Path(parent, name) for name in names if not name.startswith(".")}
+    return found
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tta_bench.documents.document import Document
+from tta_bench.documents.mirror import under_plain_name
 from tta_bench.documents.rows import Row, row_documents
 from tta_bench.documents.textfile import readable_sha256
-from tta_bench.errors import DocumentError
+from tta_bench.errors import DocumentError, UnreachableError
 from tta_bench.fetch.network import host_answers
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -37,8 +38,12 @@ class HubSource:
         return ":".join([self.id, *(part for part in (self.config, self.split) if part)])
 
     def documents(self) -> Iterator[Document]:
-        with _explained(self.name, local=_is_folder(self.id)):
-            split, rows = self._open()
+        with ExitStack() as stack:
+            stack.enter_context(_explained(self.name, local=_is_folder(self.id)))
+            id_ = self.id
+            if _is_folder(id_):
+                id_ = str(stack.enter_context(under_plain_name(Path(id_))))
+            split, rows = self._open(id_)
             yield from row_documents(self._rows(rows), self.name, split, self.text_column)
 
     def identity(self) -> list[Any]:
@@ -50,9 +55,9 @@ class HubSource:
         contents = [[path.relative_to(folder).as_posix(), readable_sha256(path)] for path in files]
         return [contents, self.config, self.split]
 
-    def _open(self) -> tuple[str, Any]:
+    def _open(self, id_: str) -> tuple[str, Any]:
         """The name of the split and its rows."""
-        splits, wanted = self._splits()
+        splits, wanted = self._splits(id_)
         if wanted is None and len(splits) == 1:
             wanted = next(iter(splits))
         elif wanted is None:
@@ -64,15 +69,15 @@ class HubSource:
             )
         return str(wanted), splits[wanted]
 
-    def _splits(self) -> tuple[Any, str | None]:
+    def _splits(self, id_: str) -> tuple[Any, str | None]:
         """All splits and the name of the one asked for; `ID:NAME` may name a config or a split."""
         try:
-            return _load_splits(self.id, self.config), self.split
+            return _load_splits(id_, self.config), self.split
         except ValueError as error:
             if self.config is None or self.split is not None or "BuilderConfig" not in str(error):
                 raise
             try:
-                return _load_splits(self.id, None), self.config
+                return _load_splits(id_, None), self.config
             except ValueError:
                 raise error from None
 
@@ -136,17 +141,18 @@ def _explained(name: str, local: bool) -> Iterator[None]:
         reason = " ".join(text.split()).rstrip(".") or type(error).__name__
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
-            message = (
-                f"There is no dataset {name} on the Hugging Face Hub, or it is private: "
-                "check the id, or log in with `hf auth login`."
-            )
-        elif kinds & _NO_NETWORK:
-            message = (
+            raise UnreachableError(
+                f"There is no dataset {name} on the Hugging Face Hub, or it is private",
+                "check the id, or log in with `hf auth login`.",
+            ) from error
+        if kinds & _NO_NETWORK:
+            raise UnreachableError(
                 f"The dataset {name} is not on this machine and the Hugging Face Hub cannot be "
-                "reached: check the spelling and the network, or use a local file or folder, "
-                "builtin:pydoc or builtin:stdlib."
-            )
-        elif local:
+                "reached",
+                "check the spelling and the network, or use a local file or folder, builtin:pydoc "
+                "or builtin:stdlib.",
+            ) from error
+        if local:
             message = f"The dataset folder {name} cannot be read: {reason}."
         else:
             message = f"The dataset {name} cannot be loaded: {reason}."

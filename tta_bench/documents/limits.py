@@ -14,7 +14,7 @@ class Limits:
     """How much of a dataset is read.
 
     Attributes:
-        limit: documents; None for all.
+        limit: documents, of a sequence those of each dataset; None for all.
         max_tokens: tokens of each document, from its start; None for all.
         min_tokens: shorter documents are left out before `limit` counts.
     """

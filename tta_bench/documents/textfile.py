@@ -11,6 +11,14 @@ from tta_bench.errors import DocumentError
 from tta_bench.files import file_sha256
 
 _BLOCK = 1 << 20
+_UTF_16 = "UTF-16, not UTF-8; convert it, for instance with iconv"
+_KNOWN = {
+    codecs.BOM_UTF16_LE: _UTF_16,
+    codecs.BOM_UTF16_BE: _UTF_16,
+    b"\x1f\x8b": "packed with gzip; unpack it first",
+    b"PK\x03\x04": "a ZIP archive; unpack it first",
+}
+"""What binary files that hold text begin with, and what to do with them."""
 
 
 @contextmanager
@@ -77,7 +85,12 @@ def _decode(data: bytes, path: Path, offset: int) -> str:
 
 def _refuse_nul(data: bytes, path: Path, offset: int) -> None:
     position = data.find(b"\0")
-    if position >= 0:
-        raise DocumentError(
-            f"{path} is a binary file (NUL at byte {offset + position}), not UTF-8 text."
-        )
+    if position < 0:
+        return
+    if offset == 0:
+        for start, advice in _KNOWN.items():
+            if data.startswith(start):
+                raise DocumentError(f"{path} is {advice}.")
+    raise DocumentError(
+        f"{path} is a binary file (NUL at byte {offset + position}), not UTF-8 text."
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import combining
 
+from tta_bench.documents.encode import decode
 from tta_bench.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -53,23 +55,39 @@ def _by_offsets(
     reach = np.maximum.accumulate(spans[:, 1])  # end of the characters in tokens 0 .. i
     rest = np.minimum.accumulate(starts[::-1])[::-1]  # first character in tokens i .. n
     whole = np.flatnonzero(reach[:limit] <= rest[1 : limit + 1])
+    if _normalises(tokenizer):
+        # A mark that begins a token may be composed with what a letter before it came apart into.
+        apart = [not any(map(combining, text[at : at + 1])) for at in rest[whole + 1].tolist()]
+        whole = whole[np.array(apart, dtype=bool)]
     if not len(whole):
         return 0, 0
     kept = int(whole[-1]) + 1
     end, following = int(reach[kept - 1]), int(rest[kept])
+    # Offsets leave out a mark that a normaliser has composed with the character before it.
+    while end < following and combining(text[end]):
+        end += 1
     if end < following:
         # Some tokenizers trim white space from offsets, so a gap may belong to the last token.
-        decoded = _decode(tokenizer, token_ids[:kept])
+        decoded = decode(tokenizer, token_ids[:kept].tolist())
         if end < len(decoded) <= following and text.startswith(decoded):
             end = len(decoded)
     return kept, end
+
+
+def _normalises(tokenizer: Any) -> bool:
+    """Whether tokens may stand for other characters than those of the text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and backend.normalizer is not None
 
 
 def _by_decoding(
     tokenizer: Any, text: str, token_ids: NDArray[np.int32], limit: int
 ) -> tuple[int, int]:
     for kept in range(limit, max(limit - _STEPS_BACK, -1), -1):
-        left, right = _decode(tokenizer, token_ids[:kept]), _decode(tokenizer, token_ids[kept:])
+        left, right = (
+            decode(tokenizer, token_ids[:kept].tolist()),
+            decode(tokenizer, token_ids[kept:].tolist()),
+        )
         # Inside a character, neither side decodes to it. Many decoders drop a leading space.
         if text.startswith(left) and text[len(left) :] in (right, f" {right}"):
             return kept, len(left)
@@ -77,10 +95,3 @@ def _by_decoding(
         f"The bytes of {limit} tokens cannot be counted, because {type(tokenizer).__name__} "
         "has no offsets and does not decode to its input: leave out --max-tokens."
     )
-
-
-def _decode(tokenizer: Any, token_ids: NDArray[np.int32]) -> str:
-    text: str = tokenizer.decode(
-        token_ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    return text

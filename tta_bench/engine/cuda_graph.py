@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tta_bench.model.scores import Scored
 from tta_bench.model.window import Window
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class StepGraph:
         self._inputs = [value.clone() for value in _tensors(window, targets)]
         ids, lengths, scored, own_targets = self._inputs
 
-        def run() -> Tensor:
+        def run() -> Scored:
             # A window of its own each time: what it caches would lie outside the graph.
             return step(Window(ids, lengths, scored, window.chunk_size), lambda: own_targets)
 
@@ -45,14 +46,14 @@ class StepGraph:
         torch.cuda.current_stream(ids.device).wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._losses = run()
+            self._scored = run()
 
-    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
-        """The losses of a step, overwritten by the next one; the arguments are those of `Step`."""
+    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Scored:
+        """What a step gives, overwritten by the next one; the arguments are those of `Step`."""
         for own, given in zip(self._inputs, _tensors(window, read_targets()), strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()
-        return self._losses
+        return self._scored
 
 
 def _tensors(window: Window, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

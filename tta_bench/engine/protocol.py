@@ -23,6 +23,8 @@ PROTOCOLS = {
 }
 CONTEXT_MODES = ("none", "recompute", "cache")
 RESETS = ("document", "never")
+PROBE_TOKENS = 1024
+"""Tokens of a text that are read as a probe, from its start."""
 
 
 class Span(NamedTuple):
@@ -50,7 +52,7 @@ class Protocol:
     """
 
     name: str = "stream"
-    chunk: int = 1024
+    chunk: int = 256
     context: int = 0
     context_mode: str = "none"
     window: int | None = None
@@ -92,6 +94,13 @@ class Protocol:
     def _check_other_tool(self) -> None:
         if self.window is None or self.window < 2:
             raise UsageError(f"--protocol {self.name} needs --window of at least 2 tokens.")
+        if self.scored_per_window < 1:
+            raise UsageError(
+                f"--protocol {self.name} scores nothing in a window of {self.window} tokens; "
+                f"use --window of at least {self.window + 1}."
+            )
+        if self.chunk != Protocol.chunk:
+            raise UsageError(f"--chunk does not go with --protocol {self.name}; use --window.")
         if self.stride is not None and self.name != "hf-guide":
             raise UsageError(f"--stride does not go with --protocol {self.name}.")
         if self.stride is not None and not 1 <= self.stride <= self.window:
@@ -110,6 +119,11 @@ class Protocol:
     def drop_final_newline(self) -> bool:
         """Whether one newline at the end of each text is left out."""
         return self.name == "llama.cpp"
+
+    @property
+    def parses_controls(self) -> bool:
+        """Whether a control string in a text becomes a control token, as with the original tool."""
+        return self.name in ("lm-eval", "hf-guide", "krause")
 
     @property
     def uses_prefix(self) -> bool:
@@ -176,5 +190,9 @@ class Protocol:
             yield Span(begin, begin + self.window - 1, self.scored_per_window)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, for the manifest and the key of a run."""
-        return asdict(self)
+        """Its fields, for the manifest and the key of a run.
+
+        A protocol without chunks is stored with the chunk that runs of it have always been stored
+        with, whatever the default is: another one would change their keys.
+        """
+        return asdict(self) | ({} if self.name == "stream" else {"chunk": 1024})

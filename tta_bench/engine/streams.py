@@ -28,7 +28,8 @@ class Stream:
         spans: the windows still to come.
         nll: [tokens planned] float32, nats. Allocated as a whole at the start: small vectors kept
             from each step would lie between large buffers and keep the heap from reusing them.
-        tokens_scored: the number of entries of `nll` that are filled.
+        top1: [tokens planned] bool, whether each token was the most probable one.
+        tokens_scored: the number of entries of both that are filled.
         seconds: this document's share of the time of the steps so far.
     """
 
@@ -45,13 +46,15 @@ class Stream:
         self.sequence = sequence
         self.spans = spans
         self.nll = np.full(tokens_planned, np.nan, dtype=np.float32)
+        self.top1 = np.zeros(tokens_planned, dtype=np.bool_)
         self.tokens_scored = 0
         self.seconds = 0.0
 
-    def record(self, losses: np.ndarray) -> None:
-        """Appends the losses of the next tokens."""
+    def record(self, losses: np.ndarray, top1: np.ndarray) -> None:
+        """Appends what is known of the next tokens."""
         stop = self.tokens_scored + len(losses)
         self.nll[self.tokens_scored : stop] = losses
+        self.top1[self.tokens_scored : stop] = top1
         self.tokens_scored = stop
 
     @property

@@ -16,11 +16,13 @@ from tta_bench.engine.isolation.method import IsolatedMethod
 from tta_bench.engine.lanes import CudaMeter, measured_lanes
 from tta_bench.engine.loop import Engine
 from tta_bench.engine.outcome import ran_out_of_memory
+from tta_bench.engine.probe import Probe
 from tta_bench.engine.step import synthetic_steps
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.contract.method import Method
+    from tta_bench.documents import TokenizedDocument
     from tta_bench.engine.isolation.host import Host
     from tta_bench.engine.protocol import Protocol
     from tta_bench.model.language_model import LanguageModel
@@ -43,6 +45,7 @@ class TrialSetup:
         longest: the number of tokens of the longest document; None if it is not known.
         debug: let an exception of the method through instead of ending the run with a row.
         host: the process that the method runs in; None: this one.
+        probe: the text that is read as a probe; None for no probe.
     """
 
     model: LanguageModel
@@ -54,6 +57,7 @@ class TrialSetup:
     longest: int | None = None
     debug: bool = False
     host: Host | None = None
+    probe: TokenizedDocument | None = None
 
     def build(self, lanes: int) -> Method:
         """A fresh method on so many lanes, and its model as it is without compilation."""
@@ -62,6 +66,12 @@ class TrialSetup:
         self.model.compiled = False  # an earlier method may have left it compiled
         torch.manual_seed(self.seed)
         return self.choice.cls(self.model, self.choice.params, lanes)
+
+    def new_probe(self) -> Probe | None:
+        """The probe, not read yet; None where there is none."""
+        if self.probe is None:
+            return None
+        return Probe(self.probe, self.protocol, self.prefix_id)
 
     def lanes_that_fit(self, documents: int, steps: int) -> int:
         """As many lanes as fit into the GPU's memory.
@@ -82,8 +92,8 @@ class Trial:
 
     Its FLOPs are counted before anything is compiled, since the counter does not see into compiled
     code. Peaks of memory are those since the trial was made, and on a GPU include the warm-up: what
-    a captured step needs is allocated while it is captured. On a CPU the warm-up is left out, since
-    the model's weights are mapped in on first use.
+    a captured step needs is allocated while it is captured. On a CPU the warm-up is left out: what
+    libraries allocate on first use is no method's.
 
     Attributes:
         method: the method.
@@ -106,9 +116,10 @@ class Trial:
             setup.debug,
             compile=compile,
             longest=setup.longest,
+            probe=setup.new_probe(),
         )
         self.flops = check_flops(self.method, setup.shape, setup.choice.name)
-        self._memory = PeakMemory(device)
+        self._memory = PeakMemory(device, setup.model.spread_over)
         if device.type == "cuda":
             self._memory.start()
         started = perf_counter()

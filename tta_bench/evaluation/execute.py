@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.errors import WeightlessError
-from tta_bench.evaluation.executor import ThisProcess
-from tta_bench.evaluation.group import group_identity
+from tta_bench.evaluation.executors import executor_of
+from tta_bench.evaluation.group import group_maker
 from tta_bench.evaluation.plan import by_model, plan
 from tta_bench.evaluation.setting import open_settings
 from tta_bench.model.shape import load_shape
-from tta_bench.store import Rerun, create_group
+from tta_bench.store import Portion, Rerun
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.job import Job
     from tta_bench.evaluation.observer import Observer
     from tta_bench.evaluation.suite import Suite
+    from tta_bench.evaluation.workers.asked import AskedWorkers
 
 
 def run_suite(
@@ -32,6 +33,8 @@ def run_suite(
     plugins: Iterable[Path] = (),
     trust_remote_code: bool = False,
     debug: bool = False,
+    workers: AskedWorkers | None = None,
+    portion: Portion | None = None,
 ) -> Iterator[Path]:
     """Does what the suite asks for and is not stored; yields the folder of each run as it begins.
 
@@ -46,21 +49,38 @@ def run_suite(
         plugins: Python files that register methods.
         trust_remote_code: whether code that a hub repository brings may run.
         debug: let exceptions of methods through.
+        workers: which share the work; None: this process does it.
+        portion: the portion of the documents that is read, which takes workers; None for all.
 
     Raises:
         BenchError: nothing can run: unknown names, no documents, too long a window.
     """
-    jobs = plan(suite, plugins=plugins, trust_remote_code=trust_remote_code)
+    own: dict[str, Any] = {"trust_remote_code": trust_remote_code, "portion": portion}
+    jobs = plan(suite, plugins=plugins, **own)
+    options: dict[str, Any] = {"rerun": rerun, "debug": debug, "workers": workers}
+    yield from run_jobs(jobs, observer, name=name, base=base, results=results, **options)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    observer: Observer,
+    *,
+    name: str | None = None,
+    base: str | None = None,
+    results: Path = Path("results"),
+    rerun: Rerun = "missing",
+    debug: bool = False,
+    workers: AskedWorkers | None = None,
+) -> Iterator[Path]:
+    """Does the jobs of one group that are not stored; the arguments are those of `run_suite`.
+
+    Raises:
+        BenchError: nothing can run: no documents, too long a window.
+    """
     look_ahead(jobs)
-    group: Path | None = None
-
-    def group_of(manifest: dict[str, Any]) -> Path:
-        nonlocal group
-        if group is None:
-            group = create_group(name, **group_identity(jobs, manifest, base), results=results)
-        return group
-
-    yield from ThisProcess(observer, debug).execute(jobs, group_of, rerun)
+    group_of = group_maker(jobs, name=name, base=base, results=results)
+    with executor_of(workers, observer, debug) as executor:
+        yield from executor.execute(jobs, group_of, rerun)
 
 
 def look_ahead(jobs: Sequence[Job]) -> None:

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.store import short_name
+from tta_bench.store import create_group, short_name
 from tta_bench.store.key import setting
 
 if TYPE_CHECKING:
     from tta_bench.evaluation.job import Job
+
+
+GroupOf = Callable[[Mapping[str, Any]], Path]
+"""The folder of the group that a run belongs to, by its manifest."""
+
+
+def group_maker(
+    jobs: Sequence[Job], *, name: str | None, base: str | None, results: Path
+) -> GroupOf:
+    """The group of a plan, which is created when its first run begins.
+
+    Args:
+        jobs: all jobs of the plan.
+        name: name of the group; without one it is named by `base` and what the runs share.
+        base: by default the names of the first model and dataset.
+        results: the folder that the group lies in.
+    """
+    made: list[Path] = []
+
+    def group_of(manifest: Mapping[str, Any]) -> Path:
+        if not made:
+            portion = jobs[0].setting.portion
+            suffix = "" if portion is None else portion.suffix
+            identity = group_identity(jobs, manifest, base)
+            made.append(create_group(name, **identity, results=results, suffix=suffix))
+        return made[0]
+
+    return group_of
 
 
 def group_identity(

@@ -1,39 +1,51 @@
-"""One method measured on the documents in a setting, and stored as it goes."""
+"""One method measured on documents in a setting; what it finds is handed on as it comes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from tta_bench.contract.method_spec import MethodSpec
 from tta_bench.contract.registry import plugin_files
-from tta_bench.cost.flop_report import FlopReport
-from tta_bench.documents import TokenizedDocument
 from tta_bench.engine.compiling import compiles
 from tta_bench.engine.flop_check import flops_per_token
 from tta_bench.engine.isolation.child import Origin
 from tta_bench.engine.isolation.host import Host
 from tta_bench.engine.lanes import give_back
-from tta_bench.engine.loop import DocumentResult, Engine
-from tta_bench.engine.outcome import outcome_of
+from tta_bench.engine.loop import DocumentResult
 from tta_bench.engine.streams import full_step
 from tta_bench.engine.trial import Trial, TrialSetup, halved_until_it_fits
-from tta_bench.evaluation.steps import step_shapes
-from tta_bench.model.step_shape import StepShape
-from tta_bench.store import FAILED, Row, RunWriter
+from tta_bench.errors import ChangedError
+from tta_bench.evaluation.part_costs import PartCosts, ProbeCosts, Reading
+from tta_bench.model.identity import describe_model, model_identity
+from tta_bench.store.jsonable import jsonable, without_private_paths
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
-    from tta_bench.evaluation.observer import Observer
+    from tta_bench.engine.probe import Probe
     from tta_bench.evaluation.setting import Setting
+    from tta_bench.model.step_shape import StepShape
+
+
+class Sink(Protocol):
+    """Takes what a measurement finds."""
+
+    def store(self, result: DocumentResult) -> None:
+        """A document has ended."""
+
+    def show(self, tokens: int, nll: float) -> None:
+        """Tokens were scored, with that sum of losses; below 0 where some will be read again."""
+
+    def note(self, sentence: str) -> None:
+        """A sentence that the user must see, once."""
 
 
 @dataclasses.dataclass
-class _Reading:
+class _Shown:
     """What one attempt has shown to the user, and the part of it that has ended in rows."""
 
     shown_tokens: int = 0
@@ -56,16 +68,25 @@ def trial_setup(setting: Setting, choice: MethodChoice, debug: bool = False) -> 
         longest,
         debug,
         isolated_host(setting, choice) if setting.spec.isolate else None,
+        setting.probe,
     )
 
 
 class Measurement:
-    """One run of a method over the documents that are not done yet.
+    """A method that reads documents of a setting, as many at a time as it is told.
 
-    If memory runs out, documents that have ended stay, those in flight start again, and half the
-    lanes go on. Documents that ended in an attempt that was given up count with their tokens and
-    their share of its time; what was thrown away counts nowhere. Peaks of memory, times of steps
-    and lanes are those of the last attempt.
+    It is built and warmed up once, and goes on with the next documents where it is. If memory runs
+    out, documents that have ended stay, those in flight start again, and half the lanes go on.
+    Documents that ended in an attempt that was given up count with their tokens and their share of
+    its time; what was thrown away counts nowhere. Peaks of memory, times of steps and lanes are
+    those of the last attempt.
+
+    Args:
+        setting: model and documents.
+        choice: the method.
+        artifacts: the hashes of the files that the method loads, as the manifest has them.
+        sink: takes what is found.
+        debug: let exceptions of the method through.
 
     Attributes:
         setup: what each attempt is made of.
@@ -76,71 +97,139 @@ class Measurement:
         self,
         setting: Setting,
         choice: MethodChoice,
-        writer: RunWriter,
-        progress: Observer,
+        artifacts: Mapping[str, Any],
+        sink: Sink,
         debug: bool,
     ):
         self.setting = setting
         self.choice = choice
-        self.writer = writer
-        self.progress = progress
+        self.sink = sink
         self.lanes = 1
         self.setup = trial_setup(setting, choice, debug)
-        self._over: set[int] = set(writer.kept)
-        self._shapes: Counter[StepShape] = Counter()
-        self._outcomes: Counter[str] = Counter()
-        self._reason: str | None = None
-        self._said: set[str] = set()
-        self._ended = 0
-        self._now = _Reading()
-        self._given_up: list[_Reading] = []
-        for row in writer.kept.values():
-            self._count(row.status, row.reason, setting.documents[row.index])
+        self._artifacts = artifacts
+        self._trial: Trial | None = None
+        self._raised = False  # in the present attempt, whose method may be in any state since
+        self._now = _Shown()
+        self._given_up: list[Reading] = []
 
-    def run(self) -> dict[str, Any]:
-        """Stores a row for each document; returns the summary."""
-        self.lanes = self.setting.lanes or self._lanes_that_fit()
-        return halved_until_it_fits(self.lanes, self._attempt, self._give_up)
+    def set_up(self, lanes: int) -> None:
+        """Builds the method on so many lanes, or on fewer where they do not fit."""
+        if self._trial is None:
+            halved_until_it_fits(lanes, self._build, self._give_up)
 
-    def broken(self, error: BaseException) -> dict[str, Any]:
-        """Stores rows for the documents that a method would have read, had it not failed before."""
-        status, reason = outcome_of(error)
-        for index in self._pending()[: self.lanes]:
-            self._store(DocumentResult(index, self.setting.documents[index], status, reason))
-        return {"status": status, "reason": reason}
+    def read(self, indices: Sequence[int], lanes: int) -> list[int]:
+        """Reads documents by their indices, on so many lanes, or on fewer where they do not fit.
 
-    def _lanes_that_fit(self) -> int:
-        documents = self.setting.documents
-        steps = ceil(documents.max_tokens_per_document / self.setup.shape.scored)
-        return self.setup.lanes_that_fit(len(documents) - len(self._over), steps)
+        Returns:
+            The documents that were not read, because the method raised in those before them; a
+            fresh instance will read what comes next.
+        """
+        if self._trial is not None:
+            lanes = self.lanes  # as many as did fit
+        left = list(indices)
+        halved_until_it_fits(lanes, lambda lanes: self._attempt(lanes, left), self._give_up)
+        return left
 
-    def _attempt(self, lanes: int) -> dict[str, Any]:
-        """Reads what is not done, on so many lanes.
+    def lanes_that_fit(self, documents: int) -> int:
+        """As many lanes as fit into the GPU's memory, to read so many documents."""
+        longest = self.setting.documents.max_tokens_per_document
+        return self.setup.lanes_that_fit(documents, ceil(longest / self.setup.shape.scored))
+
+    def costs(self) -> PartCosts:
+        """What has been read so far, in figures."""
+        trial = self._built()
+        return PartCosts(
+            lanes=self.lanes,
+            compiled=trial.engine.compile,
+            captured=trial.engine.cuda_graph is not None,
+            warm_up_seconds=trial.warm_up_seconds,
+            step_seconds=tuple(trial.engine.timer.seconds),
+            step_tokens=tuple(trial.engine.timer.tokens),
+            given_up=tuple(self._given_up),
+            peaks=self._peaks(trial),
+            state_bytes_per_lane=trial.method.state_bytes(),
+            offline_flops=trial.method.offline_flops,
+            offline_seconds=_offline_seconds(trial),
+            flops=trial.flops,
+            probe=_probe_costs(trial.engine.probe),
+        )
+
+    def flops_per_token(self, shapes: Mapping[StepShape, int]) -> float | None:
+        """FLOPs per scored token over so many steps of each shape; None if they are not known."""
+        trial = self._built()
+        return flops_per_token(trial.method, trial.flops, shapes)
+
+    def end(self) -> None:
+        """Frees the method."""
+        self._trial = None
+
+    def _built(self) -> Trial:
+        self.set_up(self.lanes)
+        assert self._trial is not None
+        return self._trial
+
+    def _build(self, lanes: int) -> None:
+        self.lanes = lanes
+        self._now = _Shown()
+        if self.setup.host is not None and not self.setup.host.lives:
+            self.setup.host.start()  # not the method's time
+        trial = Trial(self.setup, lanes, self._compiles(lanes))
+        self._check_artifacts()
+        notes = [f"{self.choice.spec}: {note}" for note in trial.method.notes]
+        for sentence in [*trial.flops.warnings, *notes]:
+            self.sink.note(sentence)
+        self._trial = trial
+
+    def _attempt(self, lanes: int, left: list[int]) -> None:
+        """Reads what is left, on so many lanes.
 
         Raises:
             MemoryError: memory ran out while reading, and fewer lanes may do.
         """
-        self.lanes = lanes
-        self._now = _Reading()
-        if self.setup.host is not None and not self.setup.host.lives:
-            self.setup.host.start()  # not the method's time
-        trial = Trial(self.setup, lanes, self._compiles(lanes))
-        self._say_once(trial)
-        self._read(trial.engine)
-        return {
-            **self._status(),
-            "lanes": lanes,
-            "compiled": trial.engine.compile,
-            "captured": trial.engine.cuda_graph is not None,
-            "warm_up_seconds": trial.warm_up_seconds,
-            **self._times(trial.engine),
-            **self._peaks(trial),
-            "state_bytes_per_lane": trial.method.state_bytes(),
-            "offline_flops": trial.method.offline_flops,
-            "offline_seconds": _offline_seconds(trial),
-            "flops_per_token": flops_per_token(trial.method, trial.flops, self._shapes),
-            **_flop_check(trial.flops),
-        }
+        if self._raised:
+            self._close_attempt()
+        if self._trial is None:
+            self._build(lanes)
+        assert self._trial is not None
+        pending = list(left)
+        if self.lanes > 1:  # the longest first, so that several lanes end together
+            lengths = self.setting.documents.lengths
+            pending.sort(key=lambda index: -lengths[index])
+        documents = (self.setting.documents[index] for index in pending)
+        for result in self._trial.engine.run(documents, self._show):
+            if result.status == "oom" and self.lanes > 1:
+                raise MemoryError(result.reason)
+            self._take(dataclasses.replace(result, index=pending[result.index]))
+            left.remove(pending[result.index])
+            self._raised = self._raised or result.status in ("oom", "error")
+
+    def _take(self, result: DocumentResult) -> None:
+        self._now.seconds += result.seconds
+        if result.nll is not None:
+            self._now.tokens += len(result.nll)
+            self._now.nll += float(result.nll.sum(dtype="float64"))
+        self.sink.store(result)
+
+    def _show(self, tokens: int, nll: float) -> None:
+        self._now.shown_tokens += tokens
+        self._now.shown_nll += nll
+        self.sink.show(tokens, nll)
+
+    def _close_attempt(self) -> None:
+        """Frees the attempt's memory and counts what it has read to the end."""
+        self._trial = None
+        self._raised = False
+        give_back(self.setting.model.device)
+        self._given_up.append(Reading(self._now.tokens, self._now.seconds))
+
+    def _give_up(self, lanes: int, fewer: int) -> None:
+        """Takes back what will be read again."""
+        now = self._now
+        self._close_attempt()
+        self.sink.show(now.tokens - now.shown_tokens, now.nll - now.shown_nll)
+        self.sink.note(
+            f"{self.choice.spec}: memory ran out with {lanes} lanes; it goes on with {fewer}."
+        )
 
     def _peaks(self, trial: Trial) -> dict[str, int | None]:
         """Peaks of memory; unknown where the method has a process of its own."""
@@ -159,112 +248,30 @@ class Measurement:
         steps = sum(ceil(length / scored) for length in lengths) / lanes
         return compiles(self.setting.spec.compile, self.setting.model.device, steps)
 
-    def _say_once(self, trial: Trial) -> None:
-        """Tells the user what the trial's FLOPs and the method's notes say, if it is new."""
-        notes = [f"{self.choice.spec}: {note}" for note in trial.method.notes]
-        for sentence in [*trial.flops.warnings, *notes]:
-            if sentence not in self._said:
-                self.progress.note(sentence)
-                self._said.add(sentence)
-
-    def _read(self, engine: Engine) -> None:
-        pending = self._pending()
-        documents = (self.setting.documents[index] for index in pending)
-        for result in engine.run(documents, self._show):
-            if result.status == "oom" and self.lanes > 1:
-                raise MemoryError(result.reason)
-            result = dataclasses.replace(result, index=pending[result.index])
-            self._store(result)
-            self._ended += 1
-            self._now.seconds += result.seconds
-            if result.nll is not None:
-                self._now.tokens += len(result.nll)
-                self._now.nll += float(result.nll.sum(dtype="float64"))
-            if result.status not in ("done", "skipped"):
-                self.progress.note(f"{self.choice.spec}, {result.document.key}: {result.reason}")
-            self.progress.update(0, 0.0, self._ended)
-
-    def _show(self, tokens: int, nll: float) -> None:
-        self._now.shown_tokens += tokens
-        self._now.shown_nll += nll
-        self.progress.update(tokens, nll, self._ended)
-
-    def _give_up(self, lanes: int, fewer: int) -> None:
-        """Frees the attempt's memory and takes back what will be read again."""
-        give_back(self.setting.model.device)
-        now = self._now
-        self._given_up.append(now)
-        lost = now.shown_tokens - now.tokens, now.shown_nll - now.nll
-        self.progress.update(-lost[0], -lost[1], self._ended)
-        self.progress.note(
-            f"{self.choice.spec}: memory ran out with {lanes} lanes; it goes on with {fewer}."
-        )
-
-    def _pending(self) -> list[int]:
-        """Documents to be read; the longest first where several lanes should end together."""
-        documents = self.setting.documents
-        pending = [index for index in range(len(documents)) if index not in self._over]
-        if self.lanes > 1:
-            lengths = documents.lengths
-            pending.sort(key=lambda index: -lengths[index])
-        return pending
-
-    def _store(self, result: DocumentResult) -> None:
-        document, nll = result.document, result.nll
-        tokens = 0 if nll is None else len(nll)
-        # Where a protocol leaves tokens out, no one can say which bytes the others cover.
-        whole = tokens == len(document.token_ids)
-        row = Row(
-            key=document.key,
-            index=result.index,
-            status=result.status,
-            tokens=tokens,
-            bytes=document.n_bytes if whole else 0,
-            words=document.n_words if whole else 0,
-            seconds=result.seconds,
-            sha256=document.sha256,
-            reason=result.reason,
-        )
-        self.writer.append(row, nll)
-        self._over.add(result.index)
-        self._count(result.status, result.reason, document)
-
-    def _count(self, status: str, reason: str | None, document: TokenizedDocument) -> None:
-        self._outcomes[status] += 1
-        if status == "done":
-            self._shapes.update(step_shapes(self.setting, len(document.token_ids)))
-        elif status in FAILED:
-            self._reason = reason
-
-    def _status(self) -> dict[str, Any]:
-        outcomes, reason = self._outcomes, self._reason
-        status = next((word for word in ("oom", "error") if outcomes[word]), "complete")
-        if status == "complete" and not outcomes["done"]:
-            status = "diverged" if outcomes["diverged"] else "error"
-            reason = reason or "no document could be read"
-        return {"status": status, "reason": reason if status != "complete" else None}
-
-    def _times(self, engine: Engine) -> dict[str, Any]:
-        time = engine.timer.summary()
-        seconds, tokens = time.total_seconds, time.tokens
-        if self._given_up:
-            seconds = (seconds or 0.0) + sum(reading.seconds for reading in self._given_up)
-            tokens += sum(reading.tokens for reading in self._given_up)
-        return {
-            "seconds": seconds,
-            "timed_tokens": tokens,
-            "tokens_per_second": tokens / seconds if seconds else None,
-            "step_seconds_median": time.median_seconds,
-            "step_seconds_p90": time.p90_seconds,
-            "step_tokens_median": time.median_tokens,
-        }
+    def _check_artifacts(self) -> None:
+        """Raises ChangedError if the files that the method loads are not those of the key."""
+        choice, model = self.choice, self.setting.model
+        now = without_private_paths(jsonable(choice.cls.artifacts(choice.params, model)))
+        if now != self._artifacts:
+            raise ChangedError(
+                f"A file that {choice.spec} loads was changed while it was in use: run the command "
+                "again."
+            )
 
 
 def isolated_host(setting: Setting, choice: MethodChoice) -> Host:
     """The process that a method gets for itself; it is not started yet."""
     spec = setting.spec
     method = MethodSpec.of(choice, plugin_files())
-    return Host(Origin(spec.model_key, method, spec.deterministic, torch.get_num_threads()))
+    identity = model_identity(describe_model(setting.model))
+    threads = torch.get_num_threads()
+    return Host(Origin(spec.model_key, identity, method, spec.deterministic, threads))
+
+
+def _probe_costs(probe: Probe | None) -> ProbeCosts | None:
+    if probe is None:
+        return None
+    return ProbeCosts(probe.fresh, probe.tokens, probe.readings, probe.seconds)
 
 
 def _offline_seconds(trial: Trial) -> float | None:
@@ -272,22 +279,3 @@ def _offline_seconds(trial: Trial) -> float | None:
         return None
     said = trial.method.offline_seconds
     return trial.set_up_seconds if said is None else said
-
-
-def _flop_check(report: FlopReport) -> dict[str, Any]:
-    """The check of FLOPs at the widest step, for the summary."""
-    seen = report.seen
-    return {
-        "flops_per_token_counted": None if seen is None else seen / report.shape.scored,
-        "flops_check": {
-            "inputs": report.shape.inputs,
-            "scored": report.shape.scored,
-            "past": report.shape.past,
-            "analytic": report.analytic,
-            "counted": report.counted,
-            "invisible": report.invisible,
-            "blind_ops": list(report.blind_ops),
-        },
-        "flops_agree": report.agrees,
-        "flops_note": " ".join(report.warnings) or None,
-    }

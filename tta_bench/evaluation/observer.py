@@ -34,3 +34,6 @@ class Observer(Protocol):
 
     def remark(self, text: str) -> None:
         """A sentence that a user who asked for quiet may miss."""
+
+    def beside(self) -> Observer:
+        """One for another method, which runs at the same time."""

@@ -11,19 +11,26 @@ from typing import TYPE_CHECKING
 
 from tta_bench.contract.choice import MethodChoice
 from tta_bench.contract.method_spec import MethodSpec
-from tta_bench.contract.registry import add_plugin, load
-from tta_bench.contract.spec import build, split_spec
+from tta_bench.contract.registry import add_plugin
+from tta_bench.contract.space import Space
 from tta_bench.documents.limits import LIMITS, Limits
 from tta_bench.engine.isolation.limits import check_isolation
 from tta_bench.errors import UsageError
 from tta_bench.evaluation.job import Job, SettingSpec
+from tta_bench.model.loading import LOADING, Loading
 
 if TYPE_CHECKING:
+    from tta_bench.engine.protocol import Protocol
     from tta_bench.evaluation.suite import Suite
+    from tta_bench.store import Portion
 
 
 def plan(
-    suite: Suite, *, plugins: Iterable[Path] = (), trust_remote_code: bool = False
+    suite: Suite,
+    *,
+    plugins: Iterable[Path] = (),
+    trust_remote_code: bool = False,
+    portion: Portion | None = None,
 ) -> list[Job]:
     """The jobs of a suite.
 
@@ -31,6 +38,7 @@ def plan(
         suite: what is asked for.
         plugins: Python files that register methods.
         trust_remote_code: whether code that a hub repository brings may run.
+        portion: the portion of the documents that is read; None for all.
 
     Raises:
         UsageError: an unknown method, parameter or protocol, or no dataset.
@@ -42,20 +50,38 @@ def plan(
     if not suite.datasets:
         raise UsageError("no documents are named; give --dataset, such as builtin:pydoc.")
     methods = [MethodSpec.of(choice, files) for choice in choose_methods(suite.methods)]
-    settings = setting_specs(suite, trust_remote_code)
+    settings = setting_specs(suite, trust_remote_code, portion=portion)
     return [Job(setting, method) for setting in settings for method in methods]
 
 
-def setting_specs(suite: Suite, trust_remote_code: bool = False) -> list[SettingSpec]:
-    """Every model of a suite with every dataset.
+def setting_specs(
+    suite: Suite,
+    trust_remote_code: bool = False,
+    command: tuple[str, ...] | None = None,
+    portion: Portion | None = None,
+) -> list[SettingSpec]:
+    """Every model of a suite with every dataset, and without a reset also with fresh methods.
+
+    Args:
+        suite: what is asked for.
+        trust_remote_code: whether code that a hub repository brings may run.
+        command: what was called, for the manifest; None for the command line.
+        portion: the portion of the documents that is read; None for all.
 
     Raises:
-        UsageError: an impossible protocol or limit.
+        UsageError: an impossible protocol, limit, seed or way of loading.
     """
     protocol = suite.resolved_protocol()
+    _check_drift(suite, protocol)
+    readings = [(protocol, suite.probe)]
+    if suite.fresh:
+        readings.append((dataclasses.replace(protocol, reset="document"), None))
+    if suite.seed < 0:
+        raise UsageError(f"--seed must be at least 0, not {suite.seed}.")
     if suite.isolate:
         check_isolation(protocol, suite.compile)
     limits = Limits(**{name: getattr(suite, name) for name in LIMITS})
+    loading = Loading(**{name: getattr(suite, name) for name in LOADING})
     config = dataclasses.asdict(suite)
     shared = (
         *("text_column", "dtype", "device", "lanes", "compile", "audit", "isolate"),
@@ -68,25 +94,55 @@ def setting_specs(suite: Suite, trust_remote_code: bool = False) -> list[Setting
             protocol=protocol,
             limits=limits,
             trust_remote_code=trust_remote_code,
+            loading=loading,
             config=config,
+            command=command,
+            portion=portion,
+            elsewhere=suite.elsewhere,
+            words=tuple(suite.words),
+            probe=probe,
             **{name: config[name] for name in shared},
         )
         for model in suite.models
         for dataset in suite.datasets
+        for protocol, probe in readings
     ]
+
+
+def _check_drift(suite: Suite, protocol: Protocol) -> None:
+    """Raises UsageError where a probe or fresh readings make no sense."""
+    for flag, given in (("--probe", suite.probe is not None), ("--fresh", suite.fresh)):
+        if given and protocol.reset != "never":
+            raise UsageError(f"{flag} belongs to --reset never; add that, or leave out {flag}.")
+        if given and protocol.join is not None:
+            raise UsageError(
+                f"{flag} needs documents that stay apart, and --protocol {protocol.name} joins "
+                f"them; leave out {flag}."
+            )
+    if suite.probe is not None and suite.isolate:
+        raise UsageError(
+            "--probe reads with a method's state and puts it back, which --isolate keeps out of "
+            "reach; leave out one of them."
+        )
 
 
 def choose_methods(specs: Sequence[str]) -> list[MethodChoice]:
     """Parses and checks method specs, so that a typing mistake costs no model load.
 
+    Of a parameter with a set of values, each value is a method of its own.
+
     Raises:
-        UsageError: an unknown method or parameter, or the same spec twice.
+        UsageError: an unknown method or parameter, or the same method twice.
     """
-    choices = []
-    for spec in specs:
-        name, values = split_spec(spec)
-        cls = load(name)
-        choices.append(MethodChoice(name, cls, build(cls.Params, values, name)))
+    return all_different([choice for spec in specs for choice in Space.of(spec).choices()])
+
+
+def all_different(choices: list[MethodChoice]) -> list[MethodChoice]:
+    """The methods.
+
+    Raises:
+        UsageError: one of them is there twice.
+    """
     for spec, times in Counter(choice.spec for choice in choices).items():
         if times > 1:
             raise UsageError(f"the method '{spec}' is asked for {times} times; once is enough.")

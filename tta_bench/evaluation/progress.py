@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -24,7 +25,11 @@ LONGEST_SILENCE = 30.0
 
 @dataclass
 class _Method:
-    """A method being run; totals since its start."""
+    """A method being run; totals since its start.
+
+    The rate is of the time since the first step was taken: what was spent on set-up says nothing
+    about how fast it reads. What it comes to in all, the summary table says, by the steps alone.
+    """
 
     spec: str
     started: float = field(default_factory=lambda: time.monotonic())
@@ -32,6 +37,8 @@ class _Method:
     nll: float = 0.0
     documents: int = 0
     last_line: float = field(default_factory=lambda: time.monotonic())
+    reading_since: float | None = None
+    tokens_before: int = 0
 
     @property
     def seconds(self) -> float:
@@ -42,8 +49,16 @@ class _Method:
         return fixed(exp(self.nll / self.tokens), 2) if self.tokens else DASH
 
     @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens scored since the first step over the time since then."""
+        since = self.reading_since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        tokens = self.tokens - self.tokens_before
+        return tokens / seconds if tokens > 0 and seconds > 0 else None
+
+    @property
     def rate(self) -> str:
-        return count(round(self.tokens / self.seconds)) if self.tokens and self.seconds else DASH
+        return count(None if self.tokens_per_second is None else round(self.tokens_per_second))
 
 
 class Progress:
@@ -68,12 +83,12 @@ class Progress:
         quiet: bool = False,
         console: Console | None = None,
     ):
-        from rich.console import Console
+        from tta_bench.evaluation.stderr import StderrConsole
 
         self.total_documents = total_documents
         self.total_tokens = total_tokens
         self.quiet = quiet
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or StderrConsole()
         self._method: _Method | None = None
         self._task: TaskID | None = None
         self._live: RichProgress | None = None
@@ -124,12 +139,15 @@ class Progress:
         method.tokens += tokens
         method.nll += nll_sum
         method.documents = documents_done
+        if method.reading_since is None:
+            method.reading_since, method.tokens_before = time.monotonic(), method.tokens
         if self._live is not None:
             self._show(self._time_left())
         elif time.monotonic() - method.last_line >= (PLAIN_INTERVAL if ended else LONGEST_SILENCE):
             method.last_line = time.monotonic()
             left = self._time_left()
-            self.remark(f"{method.spec}: {self._figures()}" + (f", {left}" if left else ""))
+            figures = f"{self._figures()}, {method.rate} tokens/s"
+            self.remark(f"{method.spec}: {figures}" + (f", {left}" if left else ""))
 
     def end_method(self, status: str) -> None:
         """The method has ended; `complete`, or why it stopped."""
@@ -138,12 +156,18 @@ class Progress:
             return
         took = duration(method.seconds)
         if self._live is not None:
-            self._show(took if status == "complete" else f"{status}, {took}")
+            self._show(took if status == "complete" else f"{status}, {took}", ended=True)
             if self._task is not None:
                 self._live.stop_task(self._task)
         else:
             self.remark(f"{method.spec}: {status}, {self._figures()}, {took}")
         self._method = self._task = None
+
+    def beside(self) -> Progress:
+        """One for another method that runs at the same time: a line of its own in this display."""
+        other = copy(self)
+        other._method = other._task = None
+        return other
 
     def note(self, text: str) -> None:
         """A line for the user, above the live display; shown even when quiet."""
@@ -162,29 +186,25 @@ class Progress:
         done = plural(method.documents, "document")
         if self.total_documents is not None:
             done = f"{method.documents:,}/{plural(self.total_documents, 'document')}"
-        return (
-            f"{done}, {method.tokens:,} tokens, "
-            f"perplexity {method.perplexity}, {method.rate} tokens/s"
-        )
+        return f"{done}, {method.tokens:,} tokens, perplexity {method.perplexity}"
 
     def _time_left(self) -> str:
         method = self._method
         assert method is not None
-        if not self.total_tokens or not method.tokens:
+        rate = method.tokens_per_second
+        if not self.total_tokens or rate is None:
             return ""
-        left = max(0, self.total_tokens - method.tokens) * method.seconds / method.tokens
-        return f"{duration(left)} left"
+        return f"{duration(max(0, self.total_tokens - method.tokens) / rate)} left"
 
-    def _show(self, left: str) -> None:
+    def _show(self, left: str, ended: bool = False) -> None:
         method = self._method
         if self._live is None or self._task is None or method is None:
             return
         of = "" if self.total_documents is None else f"/{self.total_documents:,}"
         # Short enough, with the bar, for 80 columns.
         text = (
-            f"{method.documents:,}{of} docs  {method.tokens:,} tokens  "
-            f"ppl {method.perplexity}  {method.rate}/s"
-        )
+            f"{method.documents:,}{of} docs  {method.tokens:,} tokens  ppl {method.perplexity}"
+        ) + ("" if ended else f"  {method.rate}/s")
         total = self.total_tokens or self.total_documents
         done = method.tokens if self.total_tokens else method.documents
         self._live.update(self._task, completed=done, total=total, text=text, left=left)

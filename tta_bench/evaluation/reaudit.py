@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tta_bench.audit.audit import Mode
+from tta_bench.auditing.audit import Mode
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.evaluation.audited import audit_run, frozen_model
 from tta_bench.evaluation.measure import trial_setup

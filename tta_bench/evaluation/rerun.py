@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tta_bench.contract.method_spec import MethodSpec
-from tta_bench.contract.registry import available
+from tta_bench.contract.registry import available, is_held
 from tta_bench.engine.determinism import deterministic_algorithms
 from tta_bench.errors import BenchError, DocumentError, ModelError, UsageError
 from tta_bench.evaluation.executor import ThisProcess
@@ -42,12 +42,15 @@ class Rerunner:
         results: the folder that the new runs land in, each group in one called `reproduce-GROUP`.
         observer: is told how far each has come.
         limit: read the first so many documents only.
+        debug: let exceptions of methods through.
     """
 
-    def __init__(self, results: Path, observer: Observer, limit: int | None = None):
+    def __init__(
+        self, results: Path, observer: Observer, limit: int | None = None, debug: bool = False
+    ):
         self.results = results
         self.limit = limit
-        self._executor = ThisProcess(observer)
+        self._executor = ThisProcess(observer, debug)
 
     def run(self, stored: Run) -> tuple[Run, tuple[str, ...]]:
         """The same job done from the start, and what is to be said of how.
@@ -129,9 +132,10 @@ def job_of(stored: Run, limit: int | None = None) -> Job:
     (setting,) = setting_specs(suite_of(stored, limit))
     device = _device(str(section(stored.manifest, "device").get("type")))
     name, params = stored.method, section(stored.manifest["method"], "params")
-    if name not in available():
+    unknown = [p for p in name.split("+") if not is_held(p) and p not in available()]
+    if unknown:
         raise UsageError(
-            f"the method '{name}' of {stored.path} is not known here; "
+            f"the method '{unknown[0]}' of {stored.path} is not known here; "
             "name the file that registers it with --plugin FILE."
         )
     return Job(replace(setting, device=device), MethodSpec(name, params))

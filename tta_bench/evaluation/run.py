@@ -1,27 +1,18 @@
-"""One run: a method in an opened setting, measured and stored, whatever the method does."""
+"""One run in this process: a method in an opened setting, measured, audited and stored."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tta_bench.audit.audit import audit_mode
-from tta_bench.documents.limits import limits_as_flags
-from tta_bench.errors import StorageError
-from tta_bench.evaluation.audited import audit_run, frozen_model
-from tta_bench.evaluation.measure import Measurement
-from tta_bench.evaluation.verdict import judge
+from tta_bench.evaluation.part import Part, PartEnd
+from tta_bench.evaluation.part_costs import run_costs
+from tta_bench.evaluation.record import Record
 
 if TYPE_CHECKING:
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.evaluation.observer import Observer
     from tta_bench.evaluation.setting import Setting
     from tta_bench.store import RunWriter
-
-SINKS_NOTE = (
-    "documents are longer than chunk and context: the cache drops the first tokens' keys, and many "
-    "models predict badly without them (attention sinks); compare with --context-mode recompute."
-)
-CACHE_NOTE = "a carried cache grows with the stream, so the model itself runs uncompiled."
 
 
 def run_method(
@@ -39,54 +30,25 @@ def run_method(
     Returns:
         Whether the shared model is as it was; if not, it must be loaded anew.
     """
-    notes = _tell_what_is_known(setting, choice, writer, observer)
-    mode = audit_mode(setting.spec.audit)
-    frozen = frozen_model(setting)
-    measurement = Measurement(setting, choice, writer, observer, debug)
-    try:
-        summary = measurement.run()
-    except (Exception, SystemExit) as error:  # a method is foreign code: it may raise anything
-        if debug or _concerns_storage(error):
-            raise
-        summary = measurement.broken(error)
-        observer.note(f"{choice.spec}: {summary['reason']}")
-    report = audit_run(measurement.setup, setting, summary, writer.path, frozen, mode)
-    unharmed = not report.spoiled
-    if report.spoiled:
-        frozen.process.restore()
-        summary |= {"status": "error", "reason": report.spoiled}
-    verdict = judge(choice, None if mode == "off" else report)
-    for sentence in verdict.sentences:
-        observer.note(f"{choice.spec}: {sentence}")
-    for sentence in verdict.probed:
-        observer.remark(f"{choice.spec}: {sentence}")
-    cuts = limits_as_flags(vars(setting.spec.limits))
-    facts = {**verdict.to_dict(), "notes": notes, "isolated": setting.spec.isolate}
-    facts |= {"partial": bool(cuts), "partial_reason": cuts}
-    writer.finish(summary | facts)
-    observer.end_method(summary["status"])
-    return unharmed
+    record = Record(setting, choice, writer, observer)
+    part = Part(setting, choice, artifacts_of(writer), record, debug)
+    lanes = part.set_up(setting.lanes, len(record.pending))
+    part.read(record.pending, lanes)
+    summary: dict[str, Any] = {}
+    if part.broken is not None:
+        summary = record.broken(*part.broken, part.measurement.lanes)
+    end = part.end(writer.path, record.shapes)
+    if end.costs is not None:
+        summary = record.status() | run_costs([end.costs], end.flops_per_token)
+    record.close(summary | spoiled_status(end), end.verdict)
+    return end.spoiled is None
 
 
-def _tell_what_is_known(
-    setting: Setting, choice: MethodChoice, writer: RunWriter, observer: Observer
-) -> list[str]:
-    """Announces the run; returns the notes that belong to its summary."""
-    documents, kept = setting.documents, writer.kept
-    for note in writer.notes:
-        observer.note(f"{choice.spec}: {note}")
-    if kept:
-        observer.remark(f"{choice.spec}: {len(kept)} of {len(documents)} documents are kept")
-    tokens = documents.total_tokens - int(documents.lengths[list(kept)].sum())
-    observer.start_method(choice.spec, len(documents) - len(kept), tokens)
-    notes = [SINKS_NOTE] if setting.evicts_sinks else []
-    if setting.spec.compile == "on" and setting.protocol.context_mode == "cache":
-        notes.append(CACHE_NOTE)
-    for note in notes:
-        observer.note(f"{choice.spec}: {note}")
-    return notes
+def artifacts_of(writer: RunWriter) -> dict[str, Any]:
+    """The hashes of the files that a method loads, as its manifest has them."""
+    return writer.manifest["method"].get("artifacts") or {}
 
 
-def _concerns_storage(error: BaseException) -> bool:
-    """A disk that cannot be written ends everything, not one method."""
-    return isinstance(error, (OSError, StorageError))
+def spoiled_status(end: PartEnd) -> dict[str, str]:
+    """The status of a run whose method changed the shared model, for its summary; else nothing."""
+    return {} if end.spoiled is None else {"status": "error", "reason": end.spoiled.sentence}

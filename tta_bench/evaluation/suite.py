@@ -9,12 +9,42 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tta_bench.contract.mapping import spec_of
 from tta_bench.convert import Converter
+from tta_bench.documents.limits import Limits
+from tta_bench.documents.words import PublishedWords
 from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import UsageError
 from tta_bench.yaml_file import read_yaml
 
 DEFAULT_SUITE = "quickstart"
+
+
+@dataclass
+class Tune:
+    """On what documents the best values of methods' sets are chosen; never on those reported.
+
+    Attributes:
+        datasets: tuning documents, as `--dataset` takes them.
+        share: in place of datasets: this share of each of the suite's, by a hash of each text; the
+            others alone are reported.
+        limit: documents read of each; None for as many as the suite says.
+        max_tokens: tokens read of each document; None for as many as the suite says.
+        min_tokens: documents with fewer tokens are left out; None for what the suite says.
+    """
+
+    datasets: list[str] = field(default_factory=list)
+    share: float | None = None
+    limit: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.datasets) == (self.share is not None):
+            raise ValueError("'tune' names either datasets or a share of the suite's: one of both.")
+        if self.share is not None and not 0 < self.share < 1:
+            raise ValueError(f"'share' must be between 0 and 1, not {self.share:g}.")
+        Limits(self.limit, self.max_tokens, self.min_tokens or 0)
 
 
 @dataclass
@@ -24,13 +54,24 @@ class Suite:
     Attributes:
         models: models, as `--model` takes them.
         datasets: documents, as `--dataset` takes them.
-        methods: method specs such as `dynamic-eval:lr=1e-4`.
+        methods: method specs such as `dynamic-eval:lr=1e-4`; a value may be a set, `1e-5|1e-4`.
         protocol: fields of `Protocol` that differ from its defaults.
         description: one sentence for `tta-bench list suites`.
+        elsewhere: what to give as `--dataset` where the hub cannot be reached, for an error.
+        words: published counts of words, for word perplexity; each counts for documents that are
+            as many as it says and are read whole.
         limit: documents read of each dataset; None for all.
         max_tokens: tokens read of each document; None for all.
         min_tokens: documents with fewer tokens are left out.
+        probe: with `reset: never`, a dataset as `--dataset` takes it: what its first document
+            begins with is read before the first document and after each, without being learned.
+        fresh: with `reset: never`, whether a fresh method reads each document as well: the same
+            runs with `reset: document`, which forward transfer and return are measured against.
         text_column: column that holds the text, for tables.
+        tokenizer: the model whose tokenizer is used, as `--model` takes it; None for its own.
+        adapter: `merged` or `beside` its base, or `auto`: merged where the base is not rounded.
+        load_in: `4bit` or `8bit`; None for the dtype.
+        device_map: `auto` to spread each model over all GPUs; None for one device.
         dtype: dtype of the weights, or `auto`: bfloat16 on cuda, else float32.
         device: `cuda`, `mps` or `cpu`, or `auto`: the first of these that is there.
         lanes: documents read side by side, or `auto`: on a GPU as many as fit, on a CPU one.
@@ -40,6 +81,7 @@ class Suite:
             chunk that it scores.
         seed: seed for PyTorch.
         deterministic: whether PyTorch is held to deterministic algorithms.
+        tune: where the best values of sets are chosen; None to run every combination.
     """
 
     models: list[str] = field(default_factory=lambda: ["builtin:tiny"])
@@ -47,10 +89,18 @@ class Suite:
     methods: list[str] = field(default_factory=lambda: ["none"])
     protocol: dict[str, Any] = field(default_factory=dict)
     description: str = ""
+    elsewhere: str = ""
+    words: list[PublishedWords] = field(default_factory=list)
     limit: int | None = None
     max_tokens: int | None = None
     min_tokens: int = 0
+    probe: str | None = None
+    fresh: bool = False
     text_column: str | None = None
+    tokenizer: str | None = None
+    adapter: str = "auto"
+    load_in: str | None = None
+    device_map: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     lanes: str = "auto"
@@ -59,6 +109,7 @@ class Suite:
     isolate: bool = False
     seed: int = 0
     deterministic: bool = False
+    tune: Tune | None = None
 
     def resolved_protocol(self) -> Protocol:
         """The protocol, checked.
@@ -117,7 +168,24 @@ def _suite(raw: dict[str, Any], convert: Converter) -> Suite:
     for key in ("models", "datasets", "methods"):
         if raw.get(key) == []:
             raise convert.error((key,), f"'{key}' is empty; name one or leave it out.")
+    if "methods" in raw:
+        raw = raw | {"methods": _methods(raw["methods"], convert)}
     return convert.make(Suite, raw)
+
+
+def _methods(methods: Any, convert: Converter) -> Any:
+    """The methods with the spec of each that is written as a mapping."""
+    if isinstance(methods, dict):
+        methods = [methods]
+    if not isinstance(methods, list):
+        return methods
+    specs = []
+    for place, method in enumerate(methods):
+        try:
+            specs.append(spec_of(method) if isinstance(method, dict) else method)
+        except UsageError as error:
+            raise convert.error(("methods", place), str(error)) from error
+    return specs
 
 
 def installed_suites() -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tta_bench.validity.check import quick_checks
 
 if TYPE_CHECKING:
-    from tta_bench.audit.finding import AuditReport
+    from tta_bench.auditing.finding import AuditReport
     from tta_bench.contract.choice import MethodChoice
     from tta_bench.contract.method import Method
 

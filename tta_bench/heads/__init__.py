@@ -24,7 +24,7 @@ set by hand is a `HeadMethod`. What acts inside the body (attention, MLP) is a `
 """
 
 from tta_bench.heads.body import BodyModule, BodyPatches, Patch, TrainedBody, module_path
-from tta_bench.heads.head import Head, State
+from tta_bench.heads.head import Head, State, renewed
 from tta_bench.heads.inner_loss import Unembedding, loss_gradient, unembedding_of
 from tta_bench.heads.slow_weights import SlowWeights
 from tta_bench.heads.stream import HeadMethod
@@ -45,5 +45,6 @@ __all__ = [
     "Unembedding",
     "loss_gradient",
     "module_path",
+    "renewed",
     "unembedding_of",
 ]

@@ -19,12 +19,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tta_bench.contract.needs import Needs
 from tta_bench.errors import MethodError
 from tta_bench.heads.head import State, outputs_and_state, replace
 from tta_bench.heads.inner_loss import Unembedding, unembedding_of
 from tta_bench.heads.trained import TrainedMethod
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.model.scores import Logits
+from tta_bench.model.scores import Logits, Scores
 from tta_bench.model.step_shape import StepShape
 from tta_bench.model.window import Window
 
@@ -35,6 +36,10 @@ class BodyModule(nn.Module):
     What it learns while it reads is the state, which it is given and returns. Every lane is
     computed by itself.
     """
+
+    second_order: bool = False
+    """True: `write` differentiates through the body, so that training takes gradients of gradients.
+    Compiled blocks have none; it must also read with kernels that have them."""
 
     def attach(self, model: LanguageModel) -> LanguageModel:
         """The model as `read` is given it; called once. The one given must stay as it is."""
@@ -47,8 +52,13 @@ class BodyModule(nn.Module):
         """
         raise MethodError(f"{type(self).__name__} does not define fresh_state(lanes).")
 
-    def read(self, model: LanguageModel, window: Window, state: State) -> tuple[Tensor, Any]:
+    def read(
+        self, model: LanguageModel, window: Window, state: State
+    ) -> tuple[Tensor | Scores, Any]:
         """Hidden states [B, C, d] at the scored positions, and whatever `write` needs.
+
+        Where more is trained than hidden states under the model's own unembedding (an unembedding
+        that is adapted, probabilities that are mixed) it gives `Scores`.
 
         Args:
             model: what `attach` returned.
@@ -127,6 +137,7 @@ class BodyPatches(BodyModule):
             model.name,
             model.provenance,
             random_weights=model.random_weights,
+            acceptance=model.acceptance,
         )
         for number, path in enumerate(self.paths):
             # Not a hook: a block that is compiled takes the graph of one that has none.
@@ -177,7 +188,12 @@ class TrainedBody(TrainedMethod):
     """A trained body module. A subclass defines `slow_weights(model, slow)`, which returns one."""
 
     family: ClassVar[str] = "parameter"
+    learns_from_losses: ClassVar[bool] = False
     module: BodyModule
+
+    @classmethod
+    def needs(cls, params: Any, model: LanguageModel, step: StepShape) -> Needs:
+        return Needs(hidden=True)
 
     def use(self, module: BodyModule) -> None:
         """Takes the module into service: float32 at least, on the model's device, no gradients."""
@@ -190,9 +206,12 @@ class TrainedBody(TrainedMethod):
     def init_state(self) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.module.fresh_state(1).items()}
 
-    def score(self, window: Window) -> Logits:
-        hidden, self._memo = self.module.read(self.model, window, self.state)
-        return Logits(hidden, self.model.unembed, self.model.vocab_size)
+    def score(self, window: Window) -> Scores:
+        window = self.below.provide(window)
+        found, self._memo = self.module.read(self.model, window, self.state)
+        if isinstance(found, Scores):
+            return found
+        return Logits(found, self.model.unembed, self.model.vocab_size)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         memo, self._memo = self._memo, None  # a chunk's memory must not lie beside the next one's
@@ -200,8 +219,9 @@ class TrainedBody(TrainedMethod):
         replace(self.state, after)
 
     def flops(self, shape: StepShape) -> float | None:
-        own = self.module.flops(shape)
-        return None if own is None else self.cost.forward(shape) + own
+        read = self.below.provided(shape)
+        own = self.module.flops(read)
+        return None if own is None else self.cost.forward(read) + own + self.below.beside(shape)
 
 
 def module_path(model: LanguageModel, module: nn.Module) -> str:

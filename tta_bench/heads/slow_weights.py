@@ -130,10 +130,11 @@ class SlowWeights:
         Raises:
             UsageError: the file holds no slow weights, or those of another method or base.
         """
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         about = cls.describe_for(file, method, model)
-        tensors = load_file(file)
+        # Not `load_file`, which maps the file into memory: a change would reach a run.
+        tensors = load(file.read_bytes())
         return cls(
             about.method,
             about.options,

@@ -20,6 +20,7 @@ class HeadMethod(Method):
     """Reads the body's output through a head. A subclass makes it in `prepare` and calls `use`."""
 
     family: ClassVar[str] = "head"
+    learns_from_losses: ClassVar[bool] = False
     head: Head
 
     def use(self, head: Head) -> None:
@@ -40,19 +41,27 @@ class HeadMethod(Method):
 
     def score(self, window: Window) -> Logits:
         below = self.below.score(window)
-        if not isinstance(below, Logits):
+        if below.hidden is None or below.unembed is None:
             raise MethodError(
                 f"{self.name} is a head: it reads hidden states, and what stands below it gives "
                 "probabilities alone; put it below."
             )
         hidden = below.hidden.to(self.dtype)
-        outputs, self._memo = self.head.start(hidden, window, self.unembedding, self.state)
+        outputs, self._memo = self.start(hidden, window)
         return Logits(outputs.to(self.model.dtype), below.unembed, self.model.vocab_size)
 
     def adapt(self, window: Window, targets: Tensor, nll: Tensor) -> None:
         memo, self._memo = self._memo, None  # a chunk's memory must not lie beside the next one's
         if self.head.adapts:
-            self.head.finish(memo, window, targets, self.unembedding, self.state)
+            self.finish(memo, window, targets)
+
+    def start(self, hidden: Tensor, window: Window) -> tuple[Tensor, Any]:
+        """Outputs [B, C, d] of hidden states [B, C, d], and what `finish` needs."""
+        return self.head.start(hidden, window, self.unembedding, self.state)
+
+    def finish(self, memo: Any, window: Window, targets: Tensor) -> None:
+        """Writes into the state what the chunk leaves behind; see `Head.finish`."""
+        self.head.finish(memo, window, targets, self.unembedding, self.state)
 
     def flops(self, shape: StepShape) -> float | None:
         own = self.head.streaming_flops(shape.scored, self.cost.unembed(1))

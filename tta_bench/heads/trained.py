@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from tta_bench.errors import MethodError, UsageError
 from tta_bench.heads.slow_weights import SlowWeights
 from tta_bench.heads.stream import HeadMethod
 from tta_bench.model.language_model import LanguageModel
-from tta_bench.plugin_file import PLUGIN_PREFIX
+from tta_bench.plugin_file import plugin_of
 
 NAMES = ("trained", "control", "random")
 """Values of `weights` that are no files."""
@@ -95,13 +95,14 @@ class TrainedMethod(Method):
         if weights == "random":
             return None
         if weights not in NAMES:
-            if not Path(weights).is_file():
+            file = Path(os.path.expanduser(weights))
+            if not file.is_file():
                 raise UsageError(
                     f"{cls.name}: there is no file {weights}; give one of tta-bench train "
                     f"{cls.name}, or trained or control for those that come with the bench."
                 )
-            SlowWeights.describe_for(Path(weights), cls.name, model)
-            return Path(weights)
+            SlowWeights.describe_for(file, cls.name, model)
+            return file
         shipped = [] if cls.weights_folder is None else cls.weights_folder.glob("*.safetensors")
         for file in sorted(shipped):
             about = SlowWeights.describe(file)
@@ -116,11 +117,13 @@ class TrainedMethod(Method):
 
     @classmethod
     def _train_command(cls, model: LanguageModel) -> str:
-        """A command that trains weights of this method for a model."""
-        command = f"tta-bench train {cls.name} --base {model.name} --dataset builtin:pydoc"
-        if not cls.__module__.startswith(PLUGIN_PREFIX):
-            return command
-        return f"{command} --plugin {sys.modules[cls.__module__].__file__}"
+        """A command that trains weights of this method for a model.
+
+        It trains on other text than `builtin:pydoc`, which is evaluated by default.
+        """
+        command = f"tta-bench train {cls.name} --base {model.name} --dataset builtin:stdlib"
+        plugin = plugin_of(cls.__module__)
+        return command if plugin is None else f"{command} --plugin {plugin}"
 
     def prepare(self) -> None:
         file = self.weights_file(self.params.weights, self.model)

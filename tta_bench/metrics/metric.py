@@ -14,7 +14,11 @@ from tta_bench.format import DASH, number
 if TYPE_CHECKING:
     from tta_bench.store import Run
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]*(-[0-9]+)?")
+
+
+def _nothing(run: Run) -> None:
+    """No sentence about any run."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Metric:
 
     Attributes:
         name: key in JSON, CSV and Parquet, and what `--metric` takes: lower case, digits and
-            underscores. A quantity with a unit names it (`peak_process_bytes`).
+            underscores. A quantity with a unit names it (`peak_process_bytes`); one that is
+            scaled to a number bears it behind a dash (`longppl-512`).
         value: the metric of a run; None where it is not known. The second argument is the run that
             it is compared with, None if there is no such run; the baseline's own row gets itself.
         title: column heading; `{baseline}` stands for the baseline's name, and BREAK marks where a
@@ -51,6 +56,10 @@ class Metric:
             run of the table. JSON, CSV and Parquet hold every metric.
         against: `none` compares with the frozen model even where `--baseline` names another method.
         narrow: widest a cell may get on a narrow terminal, in characters.
+        note: what a reader must know of a run's value, a sentence under tables that show the
+            metric; None where there is nothing to say.
+        lacks: why a run has no value for want of something that a command can make, a sentence
+            that names the command; None where nothing is wanting.
 
     Raises:
         MetricError: the name is not a plain word.
@@ -68,6 +77,8 @@ class Metric:
     shown: bool | Callable[[Run], bool] = True
     against: Literal["baseline", "none"] = "baseline"
     narrow: int = 10
+    note: Callable[[Run], str | None] = _nothing
+    lacks: Callable[[Run], str | None] = _nothing
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

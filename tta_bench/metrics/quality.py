@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.format import BREAK, DASH, fixed
+from tta_bench.format import BREAK, DASH, fixed, plural
 from tta_bench.metrics.metric import Metric
 from tta_bench.statistics import Quality, quality
+from tta_bench.store.manifest import section
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=128)
 def quality_of(run: Run) -> Quality | None:
     """Totals over the documents that are done, computed once for all metrics of a run."""
-    return quality(run.rows)
+    return quality(run.done, run.published_words)
 
 
 def _metric(name: str, attribute: str, title: str, **fields: Any) -> Metric:
@@ -27,7 +28,33 @@ def _metric(name: str, attribute: str, title: str, **fields: Any) -> Metric:
         found = quality_of(run)
         return None if found is None else getattr(found, attribute)
 
-    return Metric(name, value, title, better="lower", **fields)
+    return Metric(name, value, title, **{"better": "lower", **fields})
+
+
+def _counts_words(run: Run) -> bool:
+    """Whether the suite of a run has published counts of words, which its tables are then over."""
+    return bool(section(run.manifest, "config").get("words"))
+
+
+def _words_note(run: Run) -> str | None:
+    """Which words word perplexity is over, where the suite has published counts; or why none."""
+    found = quality_of(run)
+    if found is None:
+        return None
+    if not found.words:
+        return "no word perplexity: the words of what was scored are not stored"
+    if not _counts_words(run):
+        return None
+    if run.published_words is None:
+        return (
+            "word perplexity over words as white space parts them: the published counts are of "
+            "other documents, or of more"
+        )
+    source = section(run.manifest, "dataset").get("words_source")
+    return (
+        f"word perplexity over {plural(found.words, 'word')} as published ({source}), of a slice "
+        "over those that white space parts"
+    )
 
 
 def _perplexity(row: Mapping[str, Any]) -> str:
@@ -40,6 +67,14 @@ def _perplexity(row: Mapping[str, Any]) -> str:
 def perplexity_text(value: float) -> str:
     """Two decimals; none from 1,000 on."""
     return fixed(value, 2 if value < 1000 else 0)
+
+
+def _accuracy_note(run: Run) -> str | None:
+    """Why there is no accuracy where there is a perplexity."""
+    found = quality_of(run)
+    if found is None or found.top1 is not None:
+        return None
+    return "no accuracy: whether a token was the most probable one was not stored of every document"
 
 
 def _four_decimals(value: float) -> str:
@@ -91,9 +126,10 @@ QUALITY = (
         "word_perplexity",
         "word_perplexity",
         f"word {BREAK}perplexity",
-        summary="exp(sum of NLL / words), words split as lm-evaluation-harness splits them.",
+        summary="exp(sum of NLL / words): as published, else as lm-evaluation-harness splits them.",
         show=perplexity_text,
-        shown=False,
+        shown=_counts_words,
+        note=_words_note,
     ),
     _metric(
         "byte_perplexity",
@@ -102,5 +138,17 @@ QUALITY = (
         summary="exp(sum of NLL / UTF-8 bytes of the source text).",
         show=_four_decimals,
         shown=False,
+    ),
+    _metric(
+        "accuracy",
+        "accuracy",
+        "accuracy",
+        unit="top-1",
+        summary="Share of tokens that were the most probable one, by whatever margin.",
+        show=lambda value: fixed(value, 4),
+        better="higher",
+        shown=False,
+        narrow=8,
+        note=_accuracy_note,
     ),
 )

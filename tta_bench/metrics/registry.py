@@ -9,14 +9,18 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from tta_bench.errors import MetricError, UsageError
+from tta_bench.metrics.answers import ANSWERS
 from tta_bench.metrics.cost import COST
 from tta_bench.metrics.difference import DIFFERENCE
+from tta_bench.metrics.drift import DRIFT
+from tta_bench.metrics.longppl import UNSCALED, scaled_down
 from tta_bench.metrics.metric import Metric
+from tta_bench.metrics.oracle import ORACLE
 from tta_bench.metrics.quality import QUALITY
 from tta_bench.plugin_file import import_file, plugin_name
 
 ENTRY_POINT_GROUP = "tta_bench.metrics"
-BUILT_IN = (*QUALITY, *DIFFERENCE, *COST)
+BUILT_IN = (*QUALITY, *UNSCALED, *DIFFERENCE, *ORACLE, *ANSWERS, *DRIFT, *COST)
 
 _registered: dict[str, Metric] = {}
 _plugins: dict[Path, list[str]] = {}
@@ -32,13 +36,20 @@ def register_metric(metric: Metric) -> Metric:
     return metric
 
 
-def available() -> dict[str, Metric]:
+def available(asked: Iterable[str] = ()) -> dict[str, Metric]:
     """Every metric by name: the built-in ones in the order of the columns, then all others.
+
+    Args:
+        asked: names of metrics that are wanted. Those that are scaled down (`longppl-512`) are
+            without number, and so only there when they are asked for.
 
     Raises:
         MetricError: two metrics have one name, or an installed one cannot be imported.
+        UsageError: no metric can be scaled down to a number that is asked for.
     """
     found = {metric.name: metric for metric in BUILT_IN}
+    for name in asked:
+        found |= {metric.name: metric for metric in scaled_down(name)}
     for metric in _installed():
         _add(found, metric, "an installed package")
     for metric in _registered.values():
@@ -52,7 +63,8 @@ def named(names: Iterable[str]) -> list[Metric]:
     Raises:
         UsageError: no metric has such a name; the message names the closest.
     """
-    known = available()
+    names = list(names)
+    known = available(names)
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tta_bench.errors import MethodError, ModelError
 
@@ -36,6 +38,26 @@ class LaneCache:
         self._staged: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._rows: list[int] = list(range(lanes))
         self._owner: LaneCache = self
+        self._of_method = False
+        self._written: set[int] = set()
+
+    @classmethod
+    def of(cls, layers: Sequence[tuple[Tensor, Tensor]], valid: Tensor) -> LaneCache:
+        """A past that a method keeps itself, for one step; positions are counted inside it.
+
+        Args:
+            layers: keys and values [B, H, P, D] of each layer.
+            valid: [B] int64, how many of them each lane has, at the right end.
+        """
+        cache = cls(len(valid), layers[0][0].shape[2], valid.device)
+        cache.valid, cache.positions, cache._layers = valid, valid.clone(), list(layers)
+        cache._of_method = True
+        return cache
+
+    @property
+    def of_method(self) -> bool:
+        """Whether it, or what it is a view of, was made by `of`: what it holds is the method's."""
+        return self._owner._of_method
 
     @property
     def length(self) -> int:
@@ -70,26 +92,40 @@ class LaneCache:
             cache.update(keys[rows], values[rows], index)
         return cache
 
-    def attention_mask(
-        self, width: int, dtype: torch.dtype, sliding_window: int | None = None
-    ) -> Tensor:
+    def alone(self) -> DynamicCache:
+        """The past of a view of one lane without what is masked, at the lane's own position.
+
+        For a model that takes positions, or a pattern of attention, from the length of its cache.
+        """
+        from tta_bench.model.placed_cache import PlacedCache
+
+        (row,), held = self._rows, int(self.valid)
+        cache = PlacedCache(int(self.positions) - held)
+        own = slice(self.length - held, None)
+        for index, (keys, values) in enumerate(self._owner._layers):
+            cache.update(keys[row : row + 1, :, own], values[row : row + 1, :, own], index)
+        return cache
+
+    def held(self, width: int) -> Tensor:
+        """[B, P+L] int64: 1 at valid entries of the past and at the L inputs of the window.
+
+        Transformers makes of it the masks of every kind of layer that a model has.
+        """
+        past = self.length
+        key = torch.arange(past + width, device=self.valid.device)
+        return (key >= past - self.valid[:, None]).long()
+
+    def attention_mask(self, width: int, dtype: torch.dtype) -> Tensor:
         """Additive mask [B, 1, L, P+L]: valid entries of the past, and causal inside the window.
 
         Args:
             width: L, the inputs of the window.
             dtype: dtype of the mask.
-            sliding_window: number of tokens that a layer looks back over; None for all.
         """
-        past = self.length
-        device = self.valid.device
-        query = torch.arange(width, device=device)[:, None]
-        key = torch.arange(past + width, device=device)[None, :]
-        causal = (key - past) <= query  # [L, P+L]
-        held = key >= past - self.valid[:, None, None]  # [B, 1, P+L]
-        allowed = causal[None] & held
-        if sliding_window is not None:
-            allowed = allowed & (query - (key - past) < sliding_window)
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
+        query = torch.arange(width, device=self.valid.device)[:, None]
+        key = torch.arange(self.length + width, device=self.valid.device)
+        allowed = (key - self.length <= query) & self.held(width)[:, None].bool()  # [B, L, P+L]
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
         return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
     def position_ids(self, width: int, lengths: Tensor) -> Tensor:
@@ -101,20 +137,44 @@ class LaneCache:
         columns = torch.arange(width, device=self.positions.device)[None, :]
         return torch.where(columns < lengths[:, None], self.positions[:, None] + columns, 0)
 
-    def stage(self, cache: DynamicCache) -> None:
-        """Keeps the extended keys and values of a forward pass until `commit`."""
-        layers: list[tuple[Tensor, Tensor]] = []
-        for layer in cache.layers:
-            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-            if keys is None or values is None:
-                raise ModelError(
-                    "this model keeps no keys and values; use --context-mode recompute."
-                )
-            layers.append((keys.detach(), values.detach()))
+    def stage(self, cache: DynamicCache, width: int, masked: int = 0) -> None:
+        """Keeps the extended keys and values of a forward pass until `commit`.
+
+        Args:
+            cache: what `to_transformers` or `alone` gave, after the model has extended it.
+            width: number of inputs that the model has read.
+            masked: number of keys at the left that `alone` left out.
+
+        Raises:
+            ModelError: there is not one key and one value for each input.
+        """
+        layers = [_extended(layer, self.length + width, masked) for layer in cache.layers]
+        if not layers:
+            raise ModelError("it keeps no keys and values")
         for index, row in enumerate(self._rows):
             self._owner._staged[row] = [
                 (keys[index : index + 1], values[index : index + 1]) for keys, values in layers
             ]
+
+    def taken(self) -> list[tuple[Tensor, Tensor]]:
+        """The staged keys and values [B, H, P+L, D] of each layer, which are staged no longer.
+
+        Lanes that nothing was staged for have zeros.
+        """
+        staged, self._staged = self._staged, {}
+        if not staged:
+            return []
+        width = max(part[0][0].shape[2] for part in staged.values())
+        some = next(iter(staged.values()))
+        idle = [(torch.zeros_like(keys), torch.zeros_like(values)) for keys, values in some]
+        rows = [staged.get(row, idle) for row in range(len(self.valid))]
+        return [
+            (
+                torch.cat([_fit(row[index][0], width) for row in rows]),
+                torch.cat([_fit(row[index][1], width) for row in rows]),
+            )
+            for index in range(len(some))
+        ]
 
     def commit(self, lengths: Tensor) -> None:
         """Makes the staged keys and values the past.
@@ -127,31 +187,30 @@ class LaneCache:
         """
         if self._owner is not self:
             raise MethodError("a method must not commit carried keys; the engine does.")
-        if not self._staged:
+        staged = self.taken()
+        if not staged:
             return
-        width = max(part[0][0].shape[2] for part in self._staged.values())
-        some = next(iter(self._staged.values()))
-        idle = [(torch.zeros_like(keys), torch.zeros_like(values)) for keys, values in some]
-        layers = []
-        for index in range(len(some)):
-            keys, values = (
-                torch.cat(
-                    [
-                        _fit(self._staged.get(row, idle)[index][kind], width)
-                        for row in range(len(self.valid))
-                    ]
-                )[:, :, -self.capacity :]
-                for kind in (0, 1)
+        self._layers = [
+            (
+                keys[:, :, -self.capacity :].contiguous(),
+                values[:, :, -self.capacity :].contiguous(),
             )
-            layers.append((keys.contiguous(), values.contiguous()))
-        self._layers = layers
-        self._staged = {}
+            for keys, values in staged
+        ]
+        self._written = set(range(len(lengths)))
         self.valid += lengths
         self.valid.clamp_(max=self.capacity)
         self.positions += lengths
 
     def reset(self, lane: int) -> None:
-        """Clears a lane, including its keys and values, since a masked NaN is still a NaN."""
+        """Clears a lane, including its keys and values, since a masked NaN is still a NaN.
+
+        Where no lane holds anything any more, the past is as long as a new one: what is read next
+        is then read in the same order of summation, and is the same bit for bit.
+        """
+        self._written.discard(lane)
+        if not self._written:
+            self._layers = []
         self.valid[lane] = 0
         self.positions[lane] = 0
         for keys, values in self._layers:
@@ -159,6 +218,15 @@ class LaneCache:
             values[lane] = 0
 
 
+def _extended(layer: Any, length: int, masked: int) -> tuple[Tensor, Tensor]:
+    """The keys and values of a layer, those that were left out filled with zeros."""
+    found: list[Any] = [getattr(layer, name, None) for name in ("keys", "values")]
+    if any(part is None or part.dim() != 4 or part.shape[2] + masked != length for part in found):
+        raise ModelError("it does not keep one key and one value for each token")
+    keys, values = (F.pad(part.detach(), (0, 0, masked, 0)) for part in found)
+    return keys, values
+
+
 def _fit(tensor: Tensor, width: int) -> Tensor:
     """Pads the keys on the right, for a lane that was read without its neighbours' padding."""
-    return torch.nn.functional.pad(tensor, (0, 0, 0, width - tensor.shape[2]))
+    return F.pad(tensor, (0, 0, 0, width - tensor.shape[2]))

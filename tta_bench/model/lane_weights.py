@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tta_bench.errors import ModelError
+from tta_bench.model.placement import reading_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,19 +102,32 @@ class LaneWeights:
             self._unknown |= {name: type(module).__name__ for name in own}
 
 
+_HONOURED = {
+    "Linear": {"in_features", "out_features"},
+    "Conv1D": {"nf", "nx"},
+    "LayerNorm": {"normalized_shape", "eps", "elementwise_affine"},
+    "Embedding": {"num_embeddings", "embedding_dim", "padding_idx"}
+    | {"embed_scale", "scalar_embed_scale", "norm_type"},  # the last is read beside `max_norm` only
+}
+"""The attributes that the batched form of a module takes from it, or that change nothing."""
+_OF_ANY_MODULE = {*vars(nn.Module()), "forward", "_is_hf_initialized"}
+
+
 def _batched_forward(module: nn.Module) -> Callable[..., Tensor] | None:
-    """The batched form of a module's forward pass; None if there is none."""
-    kind = type(module)
-    if kind is nn.Linear:
-        return _linear
-    if kind.__name__ == "Conv1D":
-        return _conv1d
-    if isinstance(module, nn.Embedding) and module.max_norm is None:
-        # Gemma 3 scales its embeddings; other subclasses are unknown.
-        return _embedding if kind is nn.Embedding or hasattr(module, "embed_scale") else None
-    if kind is nn.LayerNorm:
-        return _layer_norm
-    return None
+    """The batched form of a module's forward pass; None if there is none.
+
+    There is none for a module with an attribute that its batched form does not honour, such as
+    `max_norm`: it may mean another forward pass, or another gradient.
+    """
+    name = type(module).__name__
+    form = {nn.Linear: _linear, nn.LayerNorm: _layer_norm, nn.Embedding: _embedding}.get(
+        type(module), _conv1d if name == "Conv1D" else None
+    )
+    if form is None and isinstance(module, nn.Embedding) and hasattr(module, "embed_scale"):
+        name, form = "Embedding", _embedding  # as Gemma 3 has it; other subclasses are unknown
+    own = {} if form is None else vars(module)
+    others = own.keys() - _OF_ANY_MODULE - _HONOURED.get(name, set())
+    return None if any(own[other] not in (None, False) for other in others) else form
 
 
 def _linear(self: Any, x: Tensor) -> Tensor:
@@ -191,6 +205,8 @@ def _embedding(self: Any, ids: Tensor) -> Tensor:
         lanes, entries, _ = table.shape
         first = torch.arange(lanes, device=ids.device)[:, None] * entries
         found = F.embedding(ids + first, table.flatten(0, 1))
+        if self.padding_idx is not None:  # its row is read, and never learns from being read
+            found = torch.where((ids == self.padding_idx)[..., None], found.detach(), found)
     else:
         found = F.embedding(ids, table, self.padding_idx)
     scale = getattr(self, "embed_scale", None)
@@ -226,7 +242,7 @@ def ranks_of_norms(net: PreTrainedModel) -> dict[str, int]:
         if "norm" in type(module).__name__.lower()
     ]
     try:
-        net(torch.zeros(1, 2, dtype=torch.int64, device=net.device), use_cache=False)
+        net(torch.zeros(1, 2, dtype=torch.int64, device=reading_device(net)), use_cache=False)
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
         return {}
     finally:

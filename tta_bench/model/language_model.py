@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from tta_bench.errors import ModelError
+from tta_bench.format import listed
 from tta_bench.model.attention import use_causal_attention
-from tta_bench.model.compilation import compile_blocks, run_split
-from tta_bench.model.lane_weights import ADAPTERS, LaneWeights, ranks_of_norms
+from tta_bench.model.compilation import compile_blocks
+from tta_bench.model.findings import PADDING, Acceptance
+from tta_bench.model.gradients import gradient_error
+from tta_bench.model.lane_weights import ADAPTERS, ranks_of_norms
+from tta_bench.model.placement import reading_device, spread_over
+from tta_bench.model.positions import check_window
+from tta_bench.model.quantisation import held_in_few_bits
+from tta_bench.model.reader import Reader
+from tta_bench.model.rotary import depends_on_width, forget_widths
 from tta_bench.model.scores import DenseLogits, Logits, Scores
 from tta_bench.model.split import Split, check_split
 
@@ -21,8 +29,16 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tta_bench.model.cache import LaneCache
     from tta_bench.model.window import Window
+
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_target_positions",
+    "max_seq_len",
+    "n_ctx",
+)
+"""The names that configurations have for the number of positions; the first that is set holds."""
 
 
 class LanguageModel:
@@ -40,6 +56,7 @@ class LanguageModel:
         name: the model as the user named it.
         provenance: what the manifest records about the model's source: hashes, revision.
         random_weights: whether the model was never trained; its rows are not ranked.
+        acceptance: what was found when the model was tried; nothing where it was not.
     """
 
     def __init__(
@@ -49,18 +66,25 @@ class LanguageModel:
         name: str,
         provenance: Mapping[str, Any] | None = None,
         random_weights: bool = False,
+        acceptance: Acceptance | None = None,
     ):
+        for config in (net.config, net.config.get_text_config()):
+            config.return_dict = True  # a saved configuration may ask for tuples
         net.eval()
         net.requires_grad_(False)
+        forget_widths(net)
         self.net = net
         self.tokenizer = tokenizer
         self.name = name
         self.provenance = dict(provenance or {})
         self.random_weights = random_weights
+        self.acceptance = acceptance or Acceptance()
         self._split = Split(net)
         self._compiled = False
+        self._by_width = depends_on_width(self.config)
         self.split_error = check_split(self._split, self.device)
-        self._norm_ranks = ranks_of_norms(net)
+        ranks, whole = ranks_of_norms(net), self.split_error is not None
+        self._reader = Reader(self._split, ranks, whole, self.vocab_size)
 
     @property
     def compiled(self) -> bool:
@@ -83,7 +107,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.net.device
+        """Where windows are read and scores come back, whatever devices hold parts of the model."""
+        return reading_device(self.net)
+
+    @property
+    def spread_over(self) -> list[str]:
+        """The places of a model that has several, such as `cuda:0` or `disk`; else none."""
+        return spread_over(self.net)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,22 +122,41 @@ class LanguageModel:
     @property
     def vocab_size(self) -> int:
         """V, the width of the logits (padding rows of the embedding included)."""
-        return int(self.net.get_output_embeddings().weight.shape[0])
+        weight = getattr(self.net.get_output_embeddings(), "weight", None)
+        return int(self.config.vocab_size if weight is None else weight.shape[0])
+
+    @property
+    def readable_ids(self) -> int:
+        """Number of token ids that the model both reads and predicts: 0 to one below it."""
+        weight = getattr(self.net.get_input_embeddings(), "weight", None)
+        return self.vocab_size if weight is None else min(self.vocab_size, int(weight.shape[0]))
 
     @property
     def hidden_size(self) -> int:
         """d, the width of the hidden state that the unembedding reads."""
-        return int(self.config.hidden_size)
+        head = getattr(self.net.get_output_embeddings(), "weight", None)
+        return int(self.config.hidden_size if head is None else head.shape[1])
 
     @property
     def num_layers(self) -> int:
-        return int(self.config.num_hidden_layers)
+        # In the configuration of an encoder and a decoder, `num_hidden_layers` is the encoder's.
+        own = getattr(self.config, "decoder_layers", None)
+        return int(self.config.num_hidden_layers if own is None else own)
 
     @property
     def max_positions(self) -> int | None:
         """Number of positions that the model was built for; None if its configuration has none."""
-        value = getattr(self.config, "max_position_embeddings", None)
-        return None if value is None else int(value)
+        values = (getattr(self.config, name, None) for name in _POSITIONS)
+        # XLNet has no limit and says so by -1.
+        return next((int(value) for value in values if value and value > 0), None)
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether lanes are read one after another, without padding and uncompiled.
+
+        They are where the model would read a lane otherwise beside others than alone.
+        """
+        return self._by_width or self.acceptance.forbids(PADDING) is not None
 
     @cached_property
     def rotary(self) -> bool:
@@ -122,7 +171,8 @@ class LanguageModel:
             if isinstance(module, nn.ModuleList) and len(module) == self.num_layers:
                 return module
         raise ModelError(
-            f"the transformer blocks of {self.name} ({type(self.net).__name__}) were not found."
+            f"the transformer blocks of {self.name} ({type(self.net).__name__}) were not found; "
+            "choose what does not name blocks."
         )
 
     def require_split(self) -> None:
@@ -134,18 +184,65 @@ class LanguageModel:
                 "but none and dynamic-eval do."
             )
 
+    def require_carry(self) -> None:
+        """Raises ModelError if the model cannot read on from carried keys and values."""
+        problem = self._reader.carry
+        if isinstance(problem, str):
+            raise ModelError(
+                f"{self.name} cannot read on from carried keys and values ({problem}); use "
+                "--context-mode recompute."
+            )
+
+    @property
+    def few_bits(self) -> str | None:
+        """How its weights are held where they are rounded and stay so, such as `in 4 bits`."""
+        asked = self.provenance.get("load_in")  # known of a model without its weights, too
+        return held_in_few_bits(self.net) or (f"in {asked[0]} bits" if asked else None)
+
+    @property
+    def fixed(self) -> str | None:
+        """Why its weights can be read and not adapted, a clause that goes on from its name.
+
+        None where they are plain floats on one device.
+        """
+        if self.few_bits is not None:
+            return f"holds its weights {self.few_bits}"
+        return f"is spread over {listed(self.spread_over)}" if self.spread_over else None
+
+    def require_weights(self) -> None:
+        """Raises ModelError if its weights cannot be changed, or differentiated through."""
+        if self.fixed:
+            raise ModelError(
+                f"{self.name} {self.fixed}, so that methods that change its weights or take "
+                "gradients through it (the parameter family) do not run on it; those of the "
+                "output, head and context families do."
+            )
+
+    def require_gradients(self) -> None:
+        """Raises ModelError if no gradient can be had while the model is not being trained."""
+        problem = gradient_error(self._split)
+        if problem is not None:
+            raise ModelError(
+                f"{self.name} gives no gradients outside of training (its code ends in {problem}); "
+                "methods that adapt its weights do not run on it."
+            )
+
     def parameter(self, name: str) -> Tensor:
         """The shared parameter of that name."""
         return self.net.get_parameter(name)
 
     @cached_property
     def unembedding(self) -> Tensor | None:
-        """E [V, d] if the logits are exactly E h; None if they have a bias, scale or soft cap."""
+        """E [V, d] on `device` if the logits are exactly E h, else None: with a bias, a scale or a
+        soft cap, and where E lies on another device.
+        """
         head = self.net.get_output_embeddings()
         plain = self._split.scale == 1.0 and self._split.soft_cap is None
         if self.split_error or not plain or getattr(head, "bias", None) is not None:
             return None
-        return head.weight
+        # On another device, or rounded, the matrix is of no use to those who multiply by it.
+        usable = head.weight.device == self.device and head.weight.is_floating_point()
+        return head.weight if usable else None
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> LanguageModel:
         """A copy of the model with some parameters replaced.
@@ -159,7 +256,7 @@ class LanguageModel:
             for name, value in weights.items():
                 net.get_parameter(name).copy_(value)
         return LanguageModel(
-            net, self.tokenizer, self.name, self.provenance, random_weights=self.random_weights
+            net, self.tokenizer, self.name, self.provenance, self.random_weights, self.acceptance
         )
 
     def body(self, input_ids: Tensor) -> Tensor:
@@ -170,7 +267,7 @@ class LanguageModel:
     def hidden(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Hidden states [B, C, d] after the final norm, at the scored positions."""
         self.require_split()
-        return window.chunk(self._body(window, weights))
+        return window.chunk(self._read(window, weights))
 
     def unembed(self, hidden: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits [..., V] of hidden states [..., d], including scale and soft cap.
@@ -178,7 +275,7 @@ class LanguageModel:
         With weights per lane, hidden states are [B, n, d].
         """
         self.require_split()
-        return self._unembed(hidden, self._of_head(weights))
+        return self._reader.unembed(hidden, self._of_head(weights))
 
     def logits(self, window: Window, weights: Mapping[str, Tensor] | None = None) -> Scores:
         """The model's own distributions for the chunk, computed slice by slice.
@@ -186,10 +283,12 @@ class LanguageModel:
         A model that cannot be split gives them whole, without hidden states.
         """
         if self.split_error:
-            return DenseLogits(window.chunk(self._body(window, weights, "logits")))
+            return DenseLogits(window.chunk(self._read(window, weights)))
         own = self._of_head(weights)
         return Logits(
-            self.hidden(window, weights), lambda rows: self._unembed(rows, own), self.vocab_size
+            self.hidden(window, weights),
+            lambda rows: self._reader.unembed(rows, own),
+            self.vocab_size,
         )
 
     def one_by_one(self, names: Iterable[str]) -> str | None:
@@ -198,12 +297,13 @@ class LanguageModel:
         Reading them one by one gives the same numbers and takes longer. None if all lanes can be
         read at once.
         """
-        unknown = self._lane_weights.unknown(names)
-        return None if unknown is None else f"{unknown} has no batched form for several lanes"
+        return self._reader.one_by_one(names)
 
-    @cached_property
-    def _lane_weights(self) -> LaneWeights:
-        return LaneWeights(self.net, self._norm_ranks)
+    def _read(self, window: Window, weights: Mapping[str, Tensor] | None) -> Tensor:
+        check_window(self, window)
+        if window.past is not None:
+            self.require_carry()
+        return self._reader.read(window, weights or {}, self.reads_alone)
 
     @cached_property
     def _head_names(self) -> set[str]:
@@ -218,74 +318,3 @@ class LanguageModel:
         return (
             {name: weights[name] for name in self._head_names if name in weights} if weights else {}
         )
-
-    def _unembed(self, hidden: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        if self._must_loop(weights):
-            return torch.cat(
-                [
-                    self._unembed(hidden[lane : lane + 1], _one_lane(weights, lane))
-                    for lane in range(len(hidden))
-                ]
-            )
-        return run_split(self._split, self._replaced(weights), "unembed", hidden)
-
-    def _body(
-        self, window: Window, weights: Mapping[str, Tensor] | None, what: str = "hidden"
-    ) -> Tensor:
-        weights = weights or {}
-        if self._must_loop(weights):
-            return torch.cat(
-                [
-                    self._body(window.row(lane), _one_lane(weights, lane), what)
-                    for lane in range(window.lanes)
-                ]
-            )
-        ids, replaced = window.input_ids, self._replaced(weights)
-        if window.past is None:
-            return run_split(self._split, replaced, what, ids, use_cache=False)[0]
-        past = window.past
-        output, cache = run_split(
-            self._split,
-            replaced,
-            what,
-            ids,
-            use_cache=True,
-            past_key_values=past.to_transformers(),
-            attention_mask=self._cache_mask(past, ids.shape[1]),
-            position_ids=past.position_ids(ids.shape[1], window.lengths),
-        )
-        past.stage(cache)
-        return output
-
-    def _cache_mask(self, past: LaneCache, width: int) -> Tensor | dict[str, Tensor]:
-        reach = getattr(self.config, "sliding_window", None)
-        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
-        if "sliding_attention" in kinds:  # such models take one mask per kind of layer
-            return {
-                "full_attention": past.attention_mask(width, self.dtype),
-                "sliding_attention": past.attention_mask(width, self.dtype, reach),
-            }
-        return past.attention_mask(width, self.dtype)
-
-    def _must_loop(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether lanes must be read one by one: their weights differ and have no batched form."""
-        if not weights:
-            return False
-        own = self._lane_weights
-        return (own.lanes(weights) or 1) > 1 and own.unknown(weights) is not None
-
-    def _replaced(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights as the modules of the split take them; those of a single lane are shared."""
-        if not weights:
-            return {}
-        self._lane_weights.check(weights)
-        lanes = self._lane_weights.lanes(weights)
-        if lanes == 1:
-            weights = {name: value.squeeze(0) for name, value in weights.items()}
-        elif lanes is not None:
-            weights = self._lane_weights.broadcast(weights)
-        return {f"net.{name}": value for name, value in weights.items()}
-
-
-def _one_lane(weights: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:
-    return {name: value[lane : lane + 1] for name, value in weights.items()}

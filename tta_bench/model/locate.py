@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tta_bench.errors import ModelError
+from tta_bench.errors import ModelError, UsageError
 from tta_bench.fetch.network import host_answers
 from tta_bench.fetch.packages import fetch_package
-from tta_bench.files import file_sha256
+from tta_bench.files import file_sha256, file_stamp
 from tta_bench.model.sources import MODEL_ALIASES, MODEL_SOURCES
 
 NO_PICKLES = (
     "weights are read from safetensors or GGUF only, because loading a pickle can run code; "
     "convert them, or choose a revision with safetensors."
 )
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of an adapter, as PEFT names them."""
+
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -43,26 +48,56 @@ class Location:
         name = self.options.get("gguf_file")
         return None if name is None else Path(self.path) / name
 
-    def provenance(self, config: Any) -> dict[str, Any]:
+    @property
+    def files(self) -> list[Path]:
+        """The local files that decide what is loaded; none for a model of the hub."""
+        if self.gguf is not None:
+            return [self.gguf]
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return []
+        if (folder / ADAPTER_CONFIG).is_file():
+            return [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]
+        # .bin files are never loaded, but the keys of stored runs include their hashes.
+        weights = [f for end in ("safetensors", "bin") for f in folder.glob(f"*.{end}")]
+        return [folder / "config.json", *sorted(weights)]
+
+    def provenance(self, commit: str | None) -> dict[str, Any]:
         """What the manifest records: the source, and hashes of local files or the hub's commit.
 
         Args:
-            config: the model's configuration as transformers loaded it, which knows the commit.
+            commit: that of the hub from which files were read; None where none is known.
         """
         if self.gguf is not None:
             found: dict[str, Any] = {"file": self.gguf.name, "sha256": file_sha256(self.gguf)}
-        elif Path(self.path).is_dir():
-            # .bin files are never loaded, but the keys of stored runs include their hashes.
-            folder = Path(self.path)
-            weights = [f for end in ("safetensors", "bin") for f in folder.glob(f"*.{end}")]
-            files = [folder / "config.json", *sorted(weights)]
-            found = {"sha256": {file.name: file_sha256(file) for file in files}}
+        elif self.files:
+            found = {"sha256": {file.name: file_sha256(file) for file in self.files}}
         else:
             found = {
                 "revision": self.options.get("revision", "main"),
-                "commit": getattr(config, "_commit_hash", None),
+                "commit": commit,
             }
         return {"source": self.source, **found}
+
+    @contextmanager
+    def held(self, spec: str) -> Iterator[None]:
+        """Makes sure that what is hashed and loaded inside the block is the same.
+
+        Args:
+            spec: the model as the user named it.
+
+        Raises:
+            ModelError: a local file was changed in the meantime.
+        """
+        before = self._stamps()
+        yield
+        if self._stamps() != before:
+            raise ModelError(
+                f"{spec} was changed while it was being loaded: run the command again."
+            )
+
+    def _stamps(self) -> dict[Path, tuple[int, ...] | None]:
+        return {file: file_stamp(file) if file.is_file() else None for file in self.files}
 
 
 def locate(resolved: str, spec: str) -> Location:
@@ -75,6 +110,7 @@ def locate(resolved: str, spec: str) -> Location:
     Raises:
         ModelError: there is no such model; the message says what to do.
     """
+    resolved = os.path.expanduser(resolved)
     source = resolved.split(":")[0] if ":" in resolved else "hub"
     if resolved.startswith("builtin:"):
         return Location(source, str(built_in_folder(resolved.removeprefix("builtin:"))), {})
@@ -94,6 +130,27 @@ def locate(resolved: str, spec: str) -> Location:
     # If the library knows that it is offline, it answers at once: from its cache or with an error.
     options["local_files_only"] = not _hub_answers()
     return Location(source, name, options)
+
+
+def at_revision(spec: str, revision: str | None) -> str:
+    """A model of the hub at a revision, NAME@REVISION; the spec itself where none is asked for.
+
+    Raises:
+        UsageError: it is no model of the hub, or names another revision already.
+        ModelError: there is no such folder.
+    """
+    if revision is None:
+        return spec
+    resolved = os.path.expanduser(MODEL_ALIASES.get(spec, spec))
+    if ":" in resolved or resolved.endswith(".gguf") or os.path.isdir(resolved):
+        raise UsageError(
+            f"--revision is for models of the Hugging Face Hub, and {spec} is none; leave it out."
+        )
+    name, _, own = spec.partition("@")
+    _check_hub_id(name, spec)
+    if own not in ("", revision):
+        raise UsageError(f"{spec} names a revision of its own; leave out --revision {revision}.")
+    return f"{name}@{revision}"
 
 
 def built_in_folder(name: str) -> Path:

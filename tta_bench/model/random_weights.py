@@ -53,7 +53,7 @@ def read_configuration(file: str) -> tuple[Any, dict[str, Any]]:
     """
     from transformers import AutoConfig
 
-    path = Path(file)
+    path = Path(os.path.expanduser(file))
     if os.path.isdir(path):
         path = path / "config.json"
     if not os.path.isfile(path):

@@ -7,7 +7,8 @@ vocabulary never exists as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ NORMALISATION_TOLERANCE = 1e-4
 """Largest |log sum exp| (nats) accepted where a method returns log-probabilities itself."""
 
 
+_BLOCK = 64  # values whose largest is found at once
+
+
 class Scores:
     """Distributions over the vocabulary for the B x C predictions of one step.
 
@@ -39,10 +43,12 @@ class Scores:
 
     `hidden` [B, C, d] are the states that the distributions were computed from, None where there
     are none; a method that changes distributions hands on those of the `Scores` it was given.
+    `unembed` maps [..., d] to logits [..., V]; None where the rows are more than `unembed(hidden)`.
     """
 
     normalised = False
     hidden: Tensor | None = None
+    unembed: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, lanes: int, chunk_size: int, vocab_size: int):
         self.shape = (lanes, chunk_size, vocab_size)
@@ -62,7 +68,7 @@ class Logits(Scores):
     def __init__(self, hidden: Tensor, unembed: Callable[[Tensor], Tensor], vocab_size: int):
         super().__init__(hidden.shape[0], hidden.shape[1], vocab_size)
         self.hidden: Tensor = hidden
-        self.unembed = unembed
+        self.unembed: Callable[[Tensor], Tensor] = unembed
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.unembed(self.hidden[:, start:stop])
@@ -134,13 +140,71 @@ def plain(tensor: Tensor) -> Tensor:
         return tensor.as_subclass(Tensor)
 
 
-def row_losses(rows: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in float32, in nats, [B, n], of logits [B, n, V] and targets [B, n].
+def row_losses(rows: Tensor, targets: Tensor, normalised: bool = False) -> Tensor:
+    """Cross-entropy in float32, in nats, [B, n], of rows [B, n, V] and targets [B, n].
 
-    Compiled, it reads the logits as they are and never writes their float32 or their softmax.
+    Logits are normalised. Log-probabilities that a method says are `normalised` are held to it: a
+    loss is minus infinity, which no distribution gives, where their sum is not one, and NaN where
+    they have no finite sum. A NaN or an infinite probability anywhere in a row leaves it without
+    one: its document has diverged, even where the target's own entry is finite. A log-probability
+    of minus infinity is a probability of zero.
+
+    Compiled, it reads the rows as they are and never writes their float32 or their softmax.
     """
-    flat = rows.flatten(0, 1).float()
-    return F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
+    if not normalised:
+        flat = rows.flatten(0, 1).float()
+        return F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
+    log_probs = rows.float()
+    sums = torch.logsumexp(log_probs.detach(), dim=2)
+    losses = -log_probs.gather(2, targets[..., None])[..., 0]
+    losses = losses.masked_fill(sums.abs() > NORMALISATION_TOLERANCE, -math.inf)
+    return losses.masked_fill(~sums.isfinite(), math.nan)
+
+
+def row_top1(rows: Tensor, targets: Tensor) -> Tensor:
+    """Whether each target is the most probable token, bool [B, n], of rows [B, n, V] as given.
+
+    Of tokens that are equally probable the one of the lowest id counts, on every device: it is the
+    one that greedy decoding writes, and a uniform distribution has one most probable token, not V.
+    """
+    return _most_probable(rows.detach()) == targets
+
+
+def _most_probable(rows: Tensor) -> Tensor:
+    """The first of the largest values of each row, [B, n] of [B, n, V].
+
+    On a CPU a maximum with its place takes PyTorch some twenty times as long as the maximum alone,
+    so the place is looked for among the maxima of blocks, and then in one block.
+    """
+    count = rows.shape[2] // _BLOCK * _BLOCK
+    if rows.device.type != "cpu" or not count:
+        return rows.max(2).indices  # the first of equal ones, as documented
+    blocks = rows[..., :count].view(*rows.shape[:2], -1, _BLOCK)
+    highest = blocks.amax(3)
+    first = highest.max(2)
+    block = blocks.gather(2, first.indices[..., None, None].expand(*rows.shape[:2], 1, _BLOCK))
+    place = first.indices * _BLOCK + block[:, :, 0].max(2).indices
+    if count == rows.shape[2]:
+        return place
+    rest = rows[..., count:].max(2)
+    return torch.where(rest.values > first.values, count + rest.indices, place)
+
+
+class Scored(NamedTuple):
+    """What the engine keeps of the predictions of a step; 0 and False at padding.
+
+    Attributes:
+        nll: [B, C] float32, the negative log-likelihood of each target in nats.
+        top1: [B, C] bool, whether it was the most probable token.
+    """
+
+    nll: Tensor
+    top1: Tensor
+
+
+def row_scored(rows: Tensor, targets: Tensor, normalised: bool = False) -> Scored:
+    """`row_losses` and `row_top1`: compiled, both in one pass over the rows."""
+    return Scored(row_losses(rows, targets, normalised), row_top1(rows, targets))
 
 
 def token_nll(
@@ -148,9 +212,27 @@ def token_nll(
     read_targets: Callable[[], Tensor],
     mask: Tensor,
     gradients: bool = False,
-    losses_of: Callable[[Tensor, Tensor], Tensor] = row_losses,
 ) -> Tensor:
     """Negative log-likelihood of every target, in nats, float32: [B, C]; 0 at padding.
+
+    The arguments are those of `token_scored`.
+    """
+
+    def losses_of(rows: Tensor, targets: Tensor, normalised: bool) -> tuple[Tensor]:
+        return (row_losses(rows, targets, normalised),)
+
+    (nll,) = _by_slices(scores, read_targets, mask, gradients, losses_of)
+    return nll
+
+
+def token_scored(
+    scores: Scores,
+    read_targets: Callable[[], Tensor],
+    mask: Tensor,
+    gradients: bool = False,
+    scored_of: Callable[..., Scored] = row_scored,
+) -> Scored:
+    """The loss of every target, and whether it was the most probable token.
 
     The targets are read only once the first slice of rows has been computed. That is all of the
     rows unless they take more than `SLICE_BYTES`: then the later slices are computed while the
@@ -161,11 +243,24 @@ def token_nll(
         read_targets: gives the targets, [B, C] int64; any valid id at padding.
         mask: [B, C] bool, True where a token is scored.
         gradients: keep what a backward pass through the result needs.
-        losses_of: `row_losses`, or the same function compiled.
+        scored_of: `row_scored`, or the same function compiled.
 
     Raises:
-        MethodError: the method returns log-probabilities as normalised whose sum is not one.
+        MethodError: the method returns log-probabilities as normalised whose sum is not one. While
+            a CUDA graph is captured nothing can wait for values: whoever replays it has to call
+            `refuse_unnormalised` on the losses that it gives.
     """
+    return Scored(*_by_slices(scores, read_targets, mask, gradients, scored_of))
+
+
+def _by_slices(
+    scores: Scores,
+    read_targets: Callable[[], Tensor],
+    mask: Tensor,
+    gradients: bool,
+    of_rows: Callable[..., tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """What `of_rows(rows, targets, normalised)` gives, losses first, slice by slice of columns."""
     lanes, columns, vocab = scores.shape
     column_bytes = lanes * vocab * 4
     most = SLICE_BYTES.get(mask.device.type, SLICE_BYTES["cpu"])
@@ -176,36 +271,35 @@ def token_nll(
         slices = 1  # all is kept for the backward pass, and gradients of slices would be added up
     step = math.ceil(columns / slices)  # even slices: few shapes to compile for
 
-    def of_slice(start: int, stop: int) -> Tensor:
+    def of_slice(start: int, stop: int) -> tuple[Tensor, ...]:
         rows = plain(scores.rows(start, stop))
-        if scores.normalised:
-            log_probs = rows.float()
-            finite = _check_normalised(log_probs.detach(), mask[:, start:stop])
-            losses = -log_probs.gather(2, read_targets()[:, start:stop, None])[..., 0]
-            return losses.masked_fill(~finite, math.nan)
-        return losses_of(rows, read_targets()[:, start:stop])
+        return of_rows(rows, read_targets()[:, start:stop], scores.normalised)
 
-    pieces: Sequence[Tensor] = [
+    pieces: list[tuple[Tensor, ...]] = [
         checkpoint(of_slice, start, min(start + step, columns), use_reentrant=False)
         if again
         else of_slice(start, min(start + step, columns))
         for start in range(0, columns, step)
     ]
-    return torch.cat(list(pieces), dim=1).masked_fill(~mask, 0.0)
+    joined = [torch.cat(kind, dim=1).masked_fill(~mask, 0) for kind in zip(*pieces, strict=True)]
+    if scores.normalised and not capturing(joined[0]):
+        refuse_unnormalised(joined[0])
+    return joined
 
 
-def _check_normalised(log_probs: Tensor, mask: Tensor) -> Tensor:
-    """[B, n] bool: which rows of log-probabilities [B, n, V] have a finite sum, which must be one.
+def refuse_unnormalised(nll: Tensor) -> None:
+    """Refuses losses of log-probabilities that do not sum to one, as `row_losses` marks them.
 
-    A NaN or an infinite probability anywhere in a row leaves it without one: its document has
-    diverged, even where the target's own entry is finite. Minus infinity is a probability of zero.
+    Raises:
+        MethodError: a loss is minus infinity.
     """
-    sums = torch.logsumexp(log_probs, dim=2)
-    finite = sums.isfinite()
-    error = sums.masked_fill(~mask | ~finite, 0.0).abs().max().item()
-    if error > NORMALISATION_TOLERANCE:
+    if bool((nll == -math.inf).any()):
         raise MethodError(
-            f"the method's log-probabilities do not sum to one (|log sum| = {error:.2g}); "
-            "return logits, or normalise over the whole vocabulary."
+            "the method's log-probabilities do not sum to one (|log sum| is above "
+            f"{NORMALISATION_TOLERANCE:g}); return logits, or normalise over the whole vocabulary."
         )
-    return finite
+
+
+def capturing(tensor: Tensor) -> bool:
+    """Whether what is done to this tensor is being captured in a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

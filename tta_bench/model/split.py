@@ -34,13 +34,16 @@ class Split(nn.Module):
             return self.unembed(*args)
         if what == "hidden":
             output = self.body(*args, return_dict=True, **kwargs)
-            return output.last_hidden_state, getattr(output, "past_key_values", None)
-        output = self.net(*args, return_dict=True, **kwargs)
-        return output.logits, getattr(output, "past_key_values", None)
+            found = output.last_hidden_state
+        else:
+            output = self.net(*args, return_dict=True, **kwargs)
+            found = output.logits
+        # The last part of a model that is spread may lie on another device than the first.
+        return found.to(args[0].device), getattr(output, "past_key_values", None)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., d]."""
-        logits = self.net.get_output_embeddings()(hidden)
+        logits = self.net.get_output_embeddings()(hidden).to(hidden.device)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.soft_cap is not None:

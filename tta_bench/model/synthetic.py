@@ -31,6 +31,7 @@ class SyntheticStream:
         self._random = torch.Generator().manual_seed(seed)
         self._past = LaneCache(lanes, shape.past, model.device) if shape.past else None
         if self._past is not None:
+            model.require_carry()
             self._fill(self._past)
 
     def window(self) -> tuple[Window, Tensor]:
@@ -55,7 +56,7 @@ class SyntheticStream:
 
     def _tokens(self, width: int) -> Tensor:
         shape = (self.lanes, width)
-        ids = torch.randint(self.model.vocab_size, shape, generator=self._random)
+        ids = torch.randint(self.model.readable_ids, shape, generator=self._random)
         return ids.to(self.model.device)
 
     def _window(self, inputs: int, scored: int) -> Window:

@@ -39,6 +39,11 @@ class Window:
         """B, the number of lanes."""
         return self.input_ids.shape[0]
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is one lane's alone, without padding."""
+        return self.lanes == 1 and max(self._length_list[0], 1) == self.input_ids.shape[1]
+
     @cached_property
     def mask(self) -> Tensor:
         """[B, C] bool, True where a prediction is scored."""

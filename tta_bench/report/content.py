@@ -21,18 +21,24 @@ class Setting:
         title: model and dataset, and what sets this setting apart from the others.
         summary: the table with tests.
         figures: curves and slices; empty without the losses of single tokens.
+        regret: curves against the best possible reader; empty where nobody knows it.
+        recall: curves of answers by their lag; empty where documents ask for none.
         excerpts: parts of the documents in which methods gain and lose most.
         documents: a table with a row for each document and method.
         validity: what probes and audit said of each run.
         audit: every finding of the audits; None if no run was audited.
         manifest: what the runs share.
         runs: the runs themselves.
+        tuning: curves of what the values of these rows were chosen by.
+        tuned: how they were chosen, a sentence for each row.
+        drift: curves over the stream; empty where methods are reset at each document.
         left_out: a sentence for everything that could not be shown.
     """
 
     title: str
     summary: Table
     figures: tuple[Figure, ...]
+    regret: tuple[Figure, ...]
     excerpts: tuple[Excerpt, ...]
     documents: Table
     validity: Table
@@ -40,6 +46,15 @@ class Setting:
     manifest: Table
     runs: tuple[Run, ...]
     left_out: tuple[str, ...]
+    recall: tuple[Figure, ...] = ()
+    tuning: tuple[Figure, ...] = ()
+    tuned: tuple[str, ...] = ()
+    drift: tuple[Figure, ...] = ()
+
+    @property
+    def every_figure(self) -> tuple[Figure, ...]:
+        """All figures, in the order of the page."""
+        return (*self.figures, *self.regret, *self.recall, *self.drift, *self.tuning)
 
 
 @dataclass(frozen=True)
@@ -68,12 +83,14 @@ class Report:
         baseline: the method that the others are compared with.
         slots: the place of each method in the palette.
         families: one or more.
+        unfinished: a sentence for each setting of which no document is done.
     """
 
     title: str
     baseline: str
     slots: dict[str, int]
     families: tuple[Family, ...]
+    unfinished: tuple[str, ...] = ()
 
     @property
     def settings(self) -> list[Setting]:
@@ -88,7 +105,7 @@ class Report:
             for family in self.families
             for figure in (
                 *family.figures,
-                *(one for setting in family.settings for one in setting.figures),
+                *(one for setting in family.settings for one in setting.every_figure),
             )
         ]
 
@@ -96,7 +113,7 @@ class Report:
     def left_out(self) -> list[str]:
         """Every sentence about what is missing, with the setting's title if there are several."""
         costs = [text for family in self.families for text in family.left_out]
-        return costs + [
+        return [*self.unfinished, *costs] + [
             f"{setting.title}: {text}" if len(self.settings) > 1 else text
             for setting in self.settings
             for text in setting.left_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["curve", "points", "front", "guide"]
+Kind = Literal["curve", "points", "front", "guide", "above", "below"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Series:
 
     Attributes:
         kind: `curve` is a line with markers and a band; `points` are markers alone; `front` is a
-            neutral staircase; `guide` a dotted line through points of the series' own colour.
+            neutral staircase; `guide` a dotted line through points of the series' own colour;
+            `above` and `below` are arrows at an edge, for points that lie beyond it.
         label: name of the method, for the legend.
         slot: place of the method in the palette.
         x: x of each point; in a figure with `ticks` the number of the tick.
@@ -50,7 +51,10 @@ class Figure:
         y_title: title of the y axis, with the unit.
         series: lines and sets of points, in the order of drawing.
         ticks: labels of buckets, which stand at 0, 1, ...; empty for an axis of values.
+        x_ticks: values to mark on an axis of values, each with its label; empty leaves them to
+            whoever draws.
         x_log: whether the x axis is logarithmic.
+        x_range: both ends of an axis of values; None for where its points lie.
         x_prefixes: whether numbers on the x axis have decimal prefixes (`10M`).
         y_range: lower and upper end of the y axis at first.
         zero: whether a line marks y = 0.
@@ -64,7 +68,9 @@ class Figure:
     series: tuple[Series, ...]
     y_range: tuple[float, float]
     ticks: tuple[str, ...] = ()
+    x_ticks: tuple[tuple[float, str], ...] = ()
     x_log: bool = False
+    x_range: tuple[float, float] | None = None
     x_prefixes: bool = False
     zero: bool = False
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tta_bench.format import fixed
 from tta_bench.report.costs import context_of
 from tta_bench.report.markup import escaped
+from tta_bench.tables.column import Values
 from tta_bench.tables.settings import baseline_of
-from tta_bench.tables.table import Values
 
 if TYPE_CHECKING:
     from tta_bench.report.content import Report

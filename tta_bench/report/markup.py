@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tta_bench.format import plain
+from tta_bench.format import BREAK, plain
 from tta_bench.report.palette import LIGHT, symbol
-from tta_bench.tables.table import BREAK, STAMPS, Column, Table, Values
+from tta_bench.tables.column import Column, Values
+from tta_bench.tables.table import STAMPS, Table
 
 _PATHS = {
     "circle": "M8 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",

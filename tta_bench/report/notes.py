@@ -16,8 +16,9 @@ from tta_bench.store.verdict import (
     valid_of,
     valid_reason_of,
 )
+from tta_bench.tables.column import Column, Values
 from tta_bench.tables.ranking import standing_of
-from tta_bench.tables.table import Column, Table, Values
+from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -89,14 +90,15 @@ def audit_table(runs: Sequence[Run]) -> Table | None:
 
 def manifest_table(runs: Sequence[Run]) -> Table:
     """The fields that all manifests of the runs share, one row each."""
-    first, *others = [leaves(run.manifest) for run in runs]
+    # How values were chosen has a chapter of its own.
+    first, *others = [leaves({**run.manifest, "tuning": {}}) for run in runs]
     rows = [
         {
             "field": name,
             "value": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
         }
         for name, value in first.items()
-        if all(name in other and other[name] == value for other in others)
+        if name != "tuning" and all(name in other and other[name] == value for other in others)
     ]
     columns = [Column("field", "field", left=True), Column("value", "value", left=True)]
     return Table("What the runs share", columns, rows)

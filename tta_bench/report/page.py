@@ -9,7 +9,6 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-import tta_bench
 from tta_bench.extras import require
 from tta_bench.report.content import Report
 from tta_bench.report.excerpts import Excerpt, scale_of
@@ -18,6 +17,7 @@ from tta_bench.report.headline import headline_of
 from tta_bench.report.markup import embedded, escaped, slot_class, visible
 from tta_bench.report.palette import DARK, LIGHT, symbol, tag_above
 from tta_bench.report.sections import family_html
+from tta_bench.version import __version__
 
 
 def page_of(report: Report) -> str:
@@ -56,7 +56,7 @@ def page_of(report: Report) -> str:
             "<body>",
             _header(report),
             f"<main>{body}</main>",
-            f"<footer>Made with tta-bench {escaped(tta_bench.__version__)} from stored runs. "
+            f"<footer>Made with tta-bench {escaped(__version__)} from stored runs. "
             "Nothing is fetched when this page is opened.</footer>",
             f'<script type="application/json" id="data">{embedded(data)}</script>',
             *(f"<script>{script}</script>" for script in scripts),
@@ -108,9 +108,16 @@ def _header(report: Report) -> str:
     if len(settings) > 1:  # the protocol stands under each table
         lines.pop()
     headline = "".join(f"<p>{line}</p>" for line in lines)
+    missing = "".join(f'<p class="missing">{escaped(text)}</p>' for text in report.unfinished)
     links = [("table", "Table"), ("cost", "Quality and cost")]
     if any(setting.figures for setting in settings):
         links.append(("curves", "Position and slices"))
+    if any(setting.regret for setting in settings):
+        links.append(("regret", "Best possible reader"))
+    if any(setting.drift for setting in settings):
+        links.append(("drift", "Over the stream"))
+    if any(setting.tuned for setting in settings):
+        links.append(("tuning", "Tuning"))
     if any(setting.excerpts for setting in settings):
         links.append(("excerpts", "Excerpts"))
     links += [("documents", "Documents"), ("validity", "Validity"), ("manifest", "Manifest")]
@@ -125,7 +132,7 @@ def _header(report: Report) -> str:
     navigation = "".join(f'<a href="#{target}">{escaped(name)}</a>' for target, name in links)
     return (
         f'<header><p class="kicker">tta-bench report</p><h1>{escaped(report.title)}</h1>'
-        f'<div class="headline">{headline}</div>'
+        f'<div class="headline">{headline}</div>{missing}'
         f'<nav aria-label="Sections">{navigation}</nav></header>'
     )
 

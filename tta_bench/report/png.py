@@ -16,14 +16,18 @@ from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
     from tta_bench.report.content import Report
 
 INCHES = (7.2, 4.4)
 DPI = 200
 MARGIN = 0.12  # inches
 CAPTION_WIDTH = 105  # characters
-SHORT_LABEL = 28
-"""Longest label of which three fit side by side in the legend, in characters."""
+WIDEST_LABELS = {3: 28, 2: 50}
+"""Longest label, in characters, of which three or two fit side by side in the legend."""
+LEGEND_ROWS, ROW_INCHES = 6, 0.2
+"""Rows of a legend that the picture has room for, and what each row more adds to its height."""
 _INK, _MUTED, _RULE, _GRID, _FRONT = "#1d2126", "#5d646d", "#c3c8cf", "#eceef1", "#d3d7dd"
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -53,24 +57,42 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
         BenchError: the folder cannot be written.
     """
     require("matplotlib", extra="report", what="the report")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = []
     for figure in report.figures:
-        memory = io.BytesIO()
-        with mpl.rc_context(_STYLE):
-            layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN)
-            canvas = Canvas(figsize=INCHES, layout=layout)
-            _draw(canvas, figure)
-            # No date and no version: the same runs give the same file.
-            canvas.savefig(memory, dpi=DPI, format="png", metadata={"Software": None})
         files.append(folder / f"{figure.name}.png")
-        write_atomically(files[-1], memory.getvalue())
+        write_atomically(files[-1], png_of(drawn(figure)))
     return files
+
+
+def drawn(figure: Figure) -> Canvas:
+    """The figure as one of matplotlib.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    require("matplotlib", extra="report", what="a figure")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with mpl.rc_context(_STYLE):
+        layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN)
+        canvas = Canvas(figsize=INCHES, layout=layout)
+        _draw(canvas, figure)
+    return canvas
+
+
+def png_of(canvas: Canvas, dpi: int = DPI) -> bytes:
+    """The content of a PNG file."""
+    import matplotlib as mpl
+
+    memory = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        # No date and no version: the same runs give the same file.
+        canvas.savefig(memory, dpi=dpi, format="png", metadata={"Software": None})
+    return memory.getvalue()
 
 
 def _draw(canvas: Any, figure: Figure) -> None:
@@ -98,8 +120,13 @@ def _draw(canvas: Any, figure: Figure) -> None:
         axes.set_xticks(range(len(figure.ticks)), figure.ticks)
     else:
         _value_axis(axes, figure)
+    if figure.x_range:
+        axes.set_xlim(*figure.x_range)
     handles, labels = axes.get_legend_handles_labels()
-    columns = 3 if max(map(len, labels), default=0) <= SHORT_LABEL else 2
+    longest = max(map(len, labels), default=0)
+    columns = next((n for n, widest in WIDEST_LABELS.items() if longest <= widest), 1)
+    more = max(0, math.ceil(len(labels) / columns) - LEGEND_ROWS)
+    canvas.set_size_inches(INCHES[0], INCHES[1] + more * ROW_INCHES)
     canvas.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
@@ -115,6 +142,8 @@ def _series(axes: Any, series: Series) -> None:
         axes.plot(series.x, series.y, ":", color=colour, linewidth=1.2, zorder=2)
     elif series.kind == "points":
         _points(axes, series, colour, marker, label)
+    elif series.kind in ("above", "below"):
+        _arrows(axes, series, colour)
     else:
         line = {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 5}
         axes.plot(series.x, series.y, label=label, zorder=3, **line)
@@ -147,11 +176,23 @@ def _points(axes: Any, series: Series, colour: str, marker: str, label: str) -> 
         )
 
 
+def _arrows(axes: Any, series: Series, colour: str) -> None:
+    marker = "^" if series.kind == "above" else "v"
+    style = {"marker": marker, "s": 64, "linewidths": 1.6, "zorder": 4, "clip_on": False}
+    axes.scatter(series.x, series.y, facecolors="white", edgecolors=colour, **style)
+
+
 def _value_axis(axes: Any, figure: Figure) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
     if figure.x_log:
         axes.set_xscale("log")
+    if figure.x_ticks:
+        places, labels = zip(*figure.x_ticks, strict=True)
+        axes.set_xticks(places, labels)
+        axes.xaxis.set_minor_locator(NullLocator())
+        return
+    if figure.x_log:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:

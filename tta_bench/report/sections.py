@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from tta_bench.report.content import Family, Report, Setting
 from tta_bench.report.costs import FRONT_NOTE
 from tta_bench.report.curves import BAND_NOTE
+from tta_bench.report.drift import DRIFT_NOTE
 from tta_bench.report.figure import Figure
 from tta_bench.report.markup import escaped, swatch, table_html
 from tta_bench.report.notes import manifest_text
+from tta_bench.report.recall import RECALL_NOTE
+from tta_bench.report.regret import REGRET_NOTE
+from tta_bench.report.tuning import TUNING_NOTE
 
 OPEN_ROWS = 40
 """A table of documents with at most this many rows is open at first."""
@@ -56,6 +60,30 @@ def _setting(setting: Setting, report: Report, number: int) -> str:
             f"{_intro(BAND_NOTE) if setting.figures else ''}"
             f"{_legend(setting.figures, report)}{_plots(setting.figures)}"
             f"{_sentences(setting.left_out)}</section>"
+        )
+    if setting.regret:
+        parts.append(
+            f"<section{_anchor('regret', number)}><h2>Best possible reader</h2>"
+            f"{_intro(REGRET_NOTE)}{_legend(setting.regret, report)}{_plots(setting.regret)}"
+            "</section>"
+        )
+    if setting.recall:
+        parts.append(
+            f"<section{_anchor('recall', number)}><h2>Answers by lag</h2>"
+            f"{_intro(RECALL_NOTE)}{_legend(setting.recall, report)}{_plots(setting.recall)}"
+            "</section>"
+        )
+    if setting.drift:
+        parts.append(
+            f"<section{_anchor('drift', number)}><h2>Over the stream</h2>"
+            f"{_intro(DRIFT_NOTE)}{_legend(setting.drift, report)}{_plots(setting.drift)}</section>"
+        )
+    if setting.tuned:
+        told = "".join(map(_intro, setting.tuned))
+        parts.append(
+            f"<section{_anchor('tuning', number)}><h2>Tuning</h2>"
+            f"{_intro(TUNING_NOTE) if setting.tuning else ''}{told}"
+            f"{_legend(setting.tuning, report)}{_plots(setting.tuning)}</section>"
         )
     if setting.excerpts:
         parts.append(_viewer(setting, report, number))

@@ -41,10 +41,9 @@ def run_method(
     Raises:
         MethodError: a loss was not finite, so that its lane fell idle and steps were not full.
     """
-    shape = StepShape(plan.chunk, plan.chunk, 0)
     protocol = Protocol(chunk=plan.chunk)
-    setup = TrialSetup(model, choice, protocol, plan.prefix_id, shape, SEED, debug=True)
-    documents = synthetic_documents(plan, lanes, WARM_UP_STEPS + plan.steps, model.vocab_size)
+    setup = TrialSetup(model, choice, protocol, plan.prefix_id, plan.shape, SEED, debug=True)
+    documents = synthetic_documents(plan, lanes, WARM_UP_STEPS + plan.steps, model.readable_ids)
     trial = Trial(setup, lanes, plan.compile)
     engine = trial.engine
     started = time.perf_counter()
@@ -56,7 +55,7 @@ def run_method(
     seconds = list(engine.timer.seconds)
     harness_share = 1 - (sum(seconds) + engine.reset_seconds) / wall
     if on_profile is not None:
-        short = synthetic_documents(plan, lanes, 2, model.vocab_size)
+        short = synthetic_documents(plan, lanes, 2, model.readable_ids)
         on_profile(profiled_step(engine, short))
     return Measured(
         step_seconds=seconds[WARM_UP_STEPS:],

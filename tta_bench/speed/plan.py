@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tta_bench.errors import UsageError
+from tta_bench.engine.protocol import Protocol
+from tta_bench.model.step_shape import StepShape
 
 if TYPE_CHECKING:
     import torch
 
-    from tta_bench.model.language_model import LanguageModel
 
 WARM_UP_STEPS = 1
 """Steps at the start of each document that are not timed; the warm-up is a step before them."""
 
 SEED = 0
 """Seed for the random tokens, and for PyTorch before each method is built."""
-
-_LAST_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,16 @@ class SpeedPlan:
     prefix_id: int | None
     compile: bool
 
+    @property
+    def shape(self) -> StepShape:
+        """The size of every step."""
+        return StepShape(self.chunk, self.chunk, 0)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are read of each document."""
+        return (WARM_UP_STEPS + self.steps) * self.chunk
+
 
 def default_lanes(device: torch.device) -> int:
     """Documents read side by side: 16 fill a large GPU; on a CPU lanes only share the cores."""
@@ -46,43 +54,5 @@ def default_lanes(device: torch.device) -> int:
 
 
 def default_chunk(device: torch.device) -> int:
-    """Tokens in a step of one lane: the protocol's default, or a quarter of it on a slow device."""
-    return 1024 if device.type == "cuda" else 256
-
-
-def default_methods(model: LanguageModel) -> list[str]:
-    """The methods measured by default: one of each kind, and subsets of dynamic evaluation.
-
-    `fwl` where weights for this model come with the bench, else its untrained form.
-    """
-    last = min(_LAST_LAYERS, model.num_layers)
-    return [
-        "none",
-        "fwl" if _has_weights("fwl", model) else "fwl-untrained",
-        "neural-cache",
-        "dynamic-eval:optimizer=sgd",
-        "dynamic-eval",
-        "dynamic-eval:subset=mlp",
-        f"dynamic-eval:subset=last-{last}",
-        "dynamic-eval:subset=lora",
-    ]
-
-
-def _has_weights(name: str, model: LanguageModel) -> bool:
-    from tta_bench.contract.registry import load
-
-    method = load(name)
-    try:
-        return bool(method.artifacts(method.Params(), model))
-    except UsageError:
-        return False
-
-
-def check_length(model: LanguageModel, chunk: int) -> None:
-    """Raises UsageError if the model cannot read a chunk at once."""
-    most = model.max_positions
-    if most is not None and chunk > most:
-        raise UsageError(
-            f"a chunk of {chunk} tokens is more than the {most} positions of {model.name}; "
-            "lower --chunk."
-        )
+    """Tokens in a step of one lane: the protocol's default, or as many as keep a GPU busy."""
+    return 1024 if device.type == "cuda" else Protocol.chunk

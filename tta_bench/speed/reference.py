@@ -44,7 +44,7 @@ def forward(model: LanguageModel, plan: SpeedPlan, lanes: int, compiled: bool) -
         net(input_ids=ids, use_cache=False)
 
     with torch.inference_mode():
-        return _timed(step, chunks, plan, model.device, set_up, ModelCost(model).forward(shape))
+        return _timed(step, chunks, plan, model, set_up, ModelCost(model).forward(shape))
 
 
 def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measured:
@@ -70,7 +70,7 @@ def eager_loop(model: LanguageModel, plan: SpeedPlan, optimizer: str) -> Measure
             update.step()
             update.zero_grad()
 
-        return _timed(step, _chunks(model, plan, 1), plan, model.device, set_up, flops)
+        return _timed(step, _chunks(model, plan, 1), plan, model, set_up, flops)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _borrowed(net: nn.Module) -> Iterator[None]:
 def _chunks(model: LanguageModel, plan: SpeedPlan, lanes: int) -> list[tuple[Tensor, Tensor]]:
     """(ids, targets) of each step of the methods' documents, both [lanes, chunk] on the device."""
     steps = WARM_UP_STEPS + plan.steps
-    tokens = torch.from_numpy(synthetic_tokens(plan, lanes, steps, model.vocab_size))
+    tokens = torch.from_numpy(synthetic_tokens(plan, lanes, steps, model.readable_ids))
     tokens = tokens.to(model.device)
     inputs = tokens[:, :-1].split(plan.chunk, dim=1)
     targets = tokens[:, 1:].split(plan.chunk, dim=1)
@@ -102,16 +102,16 @@ def _timed(
     step: Callable[[Tensor, Tensor], None],
     chunks: list[tuple[Tensor, Tensor]],
     plan: SpeedPlan,
-    device: torch.device,
+    model: LanguageModel,
     set_up_seconds: float,
     flops: float,
 ) -> Measured:
     """Takes the steps that a method takes: a warm-up, then those of the documents."""
     started = time.perf_counter()
     step(*chunks[0])
-    synchronise(device)
+    synchronise(model.device)
     warm_up = time.perf_counter() - started
-    memory, timer = PeakMemory(device), StepTimer(device)
+    memory, timer = PeakMemory(model.device, model.spread_over), StepTimer(model.device)
     memory.start()
     for ids, targets in chunks:
         with timer.step(ids.numel()):

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tta_bench.format import BREAK, DASH, binary, count, fixed, plural, si
-from tta_bench.tables.table import Column, Table, Values
+from tta_bench.tables.column import Column, Values
+from tta_bench.tables.labels import labels_of
+from tta_bench.tables.table import Table
 
 _FORWARDS = (
     ("none_over_forward_compiled", "transformers forward, compiled"),
@@ -23,13 +25,15 @@ def speed_table(speed: Mapping[str, Any]) -> Table:
     manifest, rows = speed["manifest"], speed["rows"]
     on_gpu = manifest["device"]["type"] == "cuda"
     title = f"Speed of {manifest['model']['name']} on {_device(manifest)}"
-    return Table(title, _columns(on_gpu), rows, _notes(speed))
+    names = [row["label"] for row in rows]
+    labels = dict(zip(names, labels_of(names), strict=True))
+    return Table(title, _columns(on_gpu, labels), rows, _notes(speed))
 
 
-def _columns(on_gpu: bool) -> list[Column]:
+def _columns(on_gpu: bool, labels: Mapping[str, str]) -> list[Column]:
     memory = "peak_allocated_bytes" if on_gpu else "peak_process_bytes"
     return [
-        Column("label", "row", left=True, narrow=24, show=lambda row: _breakable(row["label"])),
+        Column("label", "row", left=True, show=lambda row: labels[row["label"]]),
         Column("status"),
         Column("lanes", "lanes", show=_lanes),
         Column("step_seconds_median", "step", "ms", show=_milliseconds),
@@ -54,13 +58,9 @@ def _columns(on_gpu: bool) -> list[Column]:
     ]
 
 
-def _breakable(label: str) -> str:
-    return label.replace(", ", f", {BREAK}").replace(",", f",{BREAK}").replace(":", f":{BREAK}")
-
-
 def _lanes(row: Values) -> str:
     if row["status"] == "oom":
-        return "does not fit"
+        return f"does {BREAK}not fit"
     if row["status"] != "complete":
         return row["status"]
     asked = row["lanes_asked"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tta_bench.store import Row, Run
+    from tta_bench.store import Done, Row, Run
 
 NEVER_RESET = "documents depend on each other, since the method is never reset: no interval, no p"
 
@@ -29,6 +29,14 @@ def clusters_of(rows: Sequence[Row], dependent: bool = False) -> list[str]:
     if dependent:
         return ["all"] * len(rows)
     return [row.sha256 or f"key {row.key}" for row in rows]
+
+
+def cluster_labels(done: Done, dependent: bool = False) -> list[str]:
+    """`clusters_of` the documents that a run has done."""
+    if dependent:
+        return ["all"] * len(done.keys)
+    pairs = zip(done.hashes, done.keys, strict=True)
+    return [text or f"key {key}" for text, key in pairs]
 
 
 def cluster_sums(values: Sequence[float], clusters: Sequence[str]) -> list[float]:

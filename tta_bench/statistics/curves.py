@@ -140,6 +140,20 @@ def by_occurrence(
     return _curve(values, places, edges, (0,), clusters)
 
 
+def by_kind(
+    values: Sequence[NDArray], kinds: Sequence[NDArray], clusters: Sequence[str] | None = None
+) -> list[Bucket]:
+    """A bucket for each kind of token, whose `low` it is.
+
+    Args:
+        values: [n_g] for each document g.
+        kinds: [n_g] the kind of each token: 0, 1, ...
+        clusters: a label for each document, as in `by_position`.
+    """
+    number = 1 + max((int(x.max()) for x in kinds if len(x)), default=0)
+    return _curve(values, kinds, range(number + 1), (), clusters)
+
+
 def earlier_occurrences(ids: NDArray) -> NDArray[np.int64]:
     """[n] Number of the same token before each token."""
     import numpy as np

@@ -12,11 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tta_bench.statistics.clusters import cluster_sums, clusters_of, one_cluster
+from tta_bench.statistics.clusters import cluster_labels, cluster_sums, one_cluster
 from tta_bench.statistics.quality import exp
 from tta_bench.statistics.student import t_p_value, t_quantile
+from tta_bench.store import Done
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tta_bench.store import Row
 
 ONE_DOCUMENT = one_cluster(1, dependent=False)
@@ -56,12 +60,18 @@ def clustered_ratio(
         sums: S_g, such as the summed NLL difference of document g.
         sizes: n_g > 0, such as its tokens.
     """
-    count, total = len(sums), math.fsum(sizes)
-    ratio = math.fsum(sums) / total
+    import numpy as np
+
+    return _ratio(np.array(sums, dtype=np.float64), np.array(sizes, dtype=np.float64), confidence)
+
+
+def _ratio(sums: NDArray[np.float64], sizes: NDArray[np.float64], confidence: float) -> Estimate:
+    # Arrays are added up exactly, so that no figure depends on the order or the library.
+    count, total = len(sums), math.fsum(sizes.tolist())
+    ratio = math.fsum(sums.tolist()) / total
     if count < 2:
         return Estimate(ratio, count, None, None, ONE_DOCUMENT)
-    pairs = zip(sums, sizes, strict=True)
-    moves = math.fsum(((s - ratio * n) / (total - n)) ** 2 for s, n in pairs)
+    moves = math.fsum([move**2 for move in ((sums - ratio * sizes) / (total - sizes)).tolist()])
     standard_error = math.sqrt((count - 1) / count * moves)
     half = t_quantile(0.5 + confidence / 2, count - 1) * standard_error
     return Estimate(ratio, count, standard_error, (ratio - half, ratio + half))
@@ -116,8 +126,8 @@ class PairedDifference:
 
 
 def paired_difference(
-    rows: Iterable[Row],
-    baseline: Iterable[Row],
+    rows: Iterable[Row] | Done,
+    baseline: Iterable[Row] | Done,
     confidence: float = 0.95,
     *,
     dependent: bool = False,
@@ -129,45 +139,65 @@ def paired_difference(
     the whole pair is refused. Documents of equal content are one cluster.
 
     Args:
-        rows: documents of the method.
-        baseline: documents of the baseline.
+        rows: documents of the method, or `Run.done` of it, which is faster for many pairs.
+        baseline: documents of the baseline, likewise.
         confidence: of the interval.
         dependent: whether what a method read before changes what it predicts, as without a reset;
             then there is no interval over documents.
     """
-    mine = {row.key: row for row in rows if row.status == "done"}
-    theirs = {row.key: row for row in baseline if row.status == "done"}
-    shared = [key for key in mine if key in theirs]
-    unpaired = len(mine) + len(theirs) - 2 * len(shared)
-    for key in shared:
-        row, other = mine[key], theirs[key]
-        if row.sha256 != other.sha256:
-            return _refused(unpaired, f"document {key} has another content in the baseline's run")
-        if row.tokens != other.tokens:
-            return _refused(
-                unpaired, f"document {key} has {row.tokens} tokens, the baseline's {other.tokens}"
-            )
-    if not shared:
+    every, others = (side if isinstance(side, Done) else Done.of(side) for side in (rows, baseline))
+    mine, theirs = _shared(every, others)
+    count = len(mine.keys)
+    unpaired = len(every.keys) + len(others.keys) - 2 * count
+    if mine.hashes != theirs.hashes or mine.tokens != theirs.tokens:
+        return _refused(unpaired, _difference(mine, theirs))
+    if not count:
         return _refused(unpaired, "no document is done by both")
-    sums = [(mine[key].nll or 0.0) - (theirs[key].nll or 0.0) for key in shared]
-    sizes = [mine[key].tokens for key in shared]
-    clusters = clusters_of([mine[key] for key in shared], dependent)
-    whole = cluster_sums(sums, clusters), cluster_sums(sizes, clusters)
-    estimate = clustered_ratio(*whole, confidence)
-    alone = one_cluster(len(shared), dependent) if estimate.reason else None
+    differences = mine.sums - theirs.sums
+    sums: Sequence[float] = differences.tolist()
+    sizes: Sequence[float] = mine.tokens
+    if dependent or mine.distinct < count:
+        clusters = cluster_labels(mine, dependent)
+        sums, sizes = cluster_sums(sums, clusters), cluster_sums(sizes, clusters)
+        estimate = clustered_ratio(sums, sizes, confidence)
+    else:
+        estimate = _ratio(differences, mine.sizes, confidence)
+    alone = one_cluster(count, dependent) if estimate.reason else None
     return PairedDifference(
-        documents=len(shared),
-        tokens=sum(sizes),
+        documents=count,
+        tokens=sum(mine.tokens),
         unpaired=unpaired,
         delta=estimate.value,
-        macro_delta=math.fsum(s / n for s, n in zip(sums, sizes, strict=True)) / len(shared),
+        macro_delta=math.fsum((differences / mine.sizes).tolist()) / count,
         standard_error=estimate.standard_error,
         interval=estimate.interval,
         reason=alone,
-        sums=tuple(whole[0]),
-        sizes=tuple(whole[1]),
+        sums=tuple(sums),
+        sizes=tuple(sizes),
         clusters=estimate.documents,
     )
+
+
+def _shared(mine: Done, theirs: Done) -> tuple[Done, Done]:
+    """The documents that both have done, in the order of the first."""
+    if mine.keys == theirs.keys:
+        return mine, theirs
+    places = {key: place for place, key in enumerate(theirs.keys)}
+    shared = [place for place, key in enumerate(mine.keys) if key in places]
+    return mine.take(shared), theirs.take([places[mine.keys[place]] for place in shared])
+
+
+def _difference(mine: Done, theirs: Done) -> str:
+    """Why two runs with the same keys did not read the same documents."""
+    for place, key in enumerate(mine.keys):
+        if mine.hashes[place] != theirs.hashes[place]:
+            return f"document {key} has another content in the baseline's run"
+        if mine.tokens[place] != theirs.tokens[place]:
+            return (
+                f"document {key} has {mine.tokens[place]} tokens, the baseline's "
+                f"{theirs.tokens[place]}"
+            )
+    raise ValueError("the documents are the same")
 
 
 def _refused(unpaired: int, reason: str) -> PairedDifference:

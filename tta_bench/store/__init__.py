@@ -10,7 +10,8 @@
 A folder without summary.json is read as an unfinished run. docs/results.md describes the fields.
 """
 
-from tta_bench.store.amend import amend_summary
+from tta_bench.store.amend import amend_manifest, amend_summary
+from tta_bench.store.done import Done
 from tta_bench.store.groups import (
     RESULTS,
     create_group,
@@ -20,6 +21,7 @@ from tta_bench.store.groups import (
     short_name,
 )
 from tta_bench.store.lock import RunLock, is_locked
+from tta_bench.store.portion import Portion, portion_of
 from tta_bench.store.reader import load_group, load_run
 from tta_bench.store.resume import RERUN, Rerun, is_whole
 from tta_bench.store.rows import FAILED, Row
@@ -30,11 +32,14 @@ __all__ = [
     "FAILED",
     "RERUN",
     "RESULTS",
+    "Done",
+    "Portion",
     "Rerun",
     "Row",
     "Run",
     "RunLock",
     "RunWriter",
+    "amend_manifest",
     "amend_summary",
     "create_group",
     "find_runs",
@@ -43,6 +48,7 @@ __all__ = [
     "is_whole",
     "load_group",
     "load_run",
+    "portion_of",
     "run_folder",
     "short_name",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.store.files import explained
 from tta_bench.store.lock import RunLock, is_locked
+from tta_bench.store.portion import documents_of
 from tta_bench.store.reader import load_run
 from tta_bench.store.rows import FAILED
 
@@ -63,8 +65,8 @@ def list_runs(folder: Path) -> list[Entry]:
 
 
 def _entry(folder: Path) -> Entry:
-    files = [path for path in _own_files(folder) if path.exists()]
-    stats = [path.stat() for path in files]
+    stats = [found for path in _beside(folder) if (found := _stat(path)) is not None]
+    stats += [entry.stat(follow_symlinks=False) for entry in _losses(folder)]
     written = max((stat.st_mtime for stat in stats), default=time.time())
     age, size = max(0.0, time.time() - written), sum(stat.st_size for stat in stats)
     writing = is_locked(folder)
@@ -75,7 +77,7 @@ def _entry(folder: Path) -> Entry:
         status = WRITING if writing else DAMAGED
         return Entry(folder, None, None, None, status, str(error), 0, 0, None, age, size)
     counts = Counter(row.status for row in run.rows)
-    total = run.manifest["dataset"].get("documents")
+    total = documents_of(run.manifest)
     return Entry(
         path=folder,
         method=run.spec,
@@ -115,11 +117,31 @@ def remove_run(folder: Path) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
+    """Every file of a run, its manifest last."""
+    losses = sorted(entry.path for entry in _losses(folder))
+    return [*map(Path, losses), *_beside(folder)]
+
+
+def _beside(folder: Path) -> list[Path]:
+    """The files in a run's folder, drafts that a killed process left among them."""
+    drafts = [path for path in folder.glob(".*.part") if _DRAFT.fullmatch(path.name)]
     losses = folder / "nll"
     # What lies behind a link belongs to somebody else: only the link itself is the run's.
-    linked = losses.is_symlink()
-    inside = [folder] if linked else [folder, losses]
-    drafts = [p for where in inside for p in where.glob(".*.part")]
-    vectors = [] if linked else [p for p in losses.glob("*.npz") if _VECTOR.fullmatch(p.name)]
-    named = [*([losses] if linked else []), *(folder / name for name in _FILES)]
-    return [*(p for p in drafts if _DRAFT.fullmatch(p.name)), *sorted(vectors), *named]
+    linked = [losses] if losses.is_symlink() else []
+    return [*drafts, *linked, *(folder / name for name in _FILES)]
+
+
+def _losses(folder: Path) -> list[os.DirEntry[str]]:
+    """Files of losses and their drafts; there may be 100,000, so no path is made of each."""
+    losses = folder / "nll"
+    if losses.is_symlink() or not losses.is_dir():
+        return []
+    with os.scandir(losses) as entries:
+        return [e for e in entries if _VECTOR.fullmatch(e.name) or _DRAFT.fullmatch(e.name)]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

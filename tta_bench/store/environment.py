@@ -12,6 +12,12 @@ from typing import Any
 
 from tta_bench.version import __version__
 
+_DIGITS = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 
 
@@ -35,6 +41,11 @@ def describe_software() -> dict[str, Any]:
     hashing = os.environ.get("PYTHONHASHSEED", "random")
     python = platform.python_version()
     return {"tta_bench": own, "python": python, "hash_seed": hashing, "packages": packages}
+
+
+def precision_overrides() -> dict[str, str]:
+    """Variables of the environment that are set and say with how many digits to compute."""
+    return {name: os.environ[name] for name in _DIGITS if os.environ.get(name)}
 
 
 def checkout_state() -> dict[str, Any]:

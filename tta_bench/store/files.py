@@ -53,6 +53,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Writes a file that a user named: through a link and into a device or pipe, as a shell does.
+
+    A renamed draft would take the place of `/dev/stdout` or of the link.
+
+    Raises:
+        BenchError: the disk is full or the file cannot be written.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with explained(path), path.open("wb") as stream:
+            stream.write(data)
+    else:
+        write_atomically(Path(os.path.realpath(path)), data)
+
+
 def sync_folder(folder: Path) -> None:
     """Flushes the names in a folder to disk, if the system supports it."""
     with suppress(OSError):

@@ -46,6 +46,7 @@ COLUMNS: dict[str, str] = {
     "words": "Int64",
     "nll_nats": "Float64",
     "nll_nats_per_token": "Float64",
+    "top1": "Int64",
     "seconds": "Float64",
     "session": "Int64",
     "run_flops_per_token": "Float64",
@@ -155,6 +156,7 @@ def _records(run: Run) -> list[dict[str, Any]]:
             "words": row.words or None,
             "nll_nats": row.nll,
             "nll_nats_per_token": row.nll_per_token,
+            "top1": row.top1,
             "seconds": row.seconds,
             "session": row.session,
         }

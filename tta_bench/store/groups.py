@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tta_bench.checkout import PUBLISHED
 from tta_bench.errors import UsageError
 from tta_bench.store.files import explained
 
@@ -30,7 +31,12 @@ def slug(text: str, longest: int = 48) -> str:
 
 
 def create_group(
-    name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
+    name: str | None = None,
+    *,
+    base: str,
+    digest: str,
+    results: Path = RESULTS,
+    suffix: str = "",
 ) -> Path:
     """Creates the folder of a group of runs, unless it exists; see `group_folder`.
 
@@ -38,14 +44,19 @@ def create_group(
         UsageError: `name` is not a plain name.
         BenchError: the folder cannot be created.
     """
-    group = group_folder(name, base=base, digest=digest, results=results)
+    group = group_folder(name, base=base, digest=digest, results=results, suffix=suffix)
     with explained(results):
         group.mkdir(parents=True, exist_ok=True)
     return group
 
 
 def group_folder(
-    name: str | None = None, *, base: str, digest: str, results: Path = RESULTS
+    name: str | None = None,
+    *,
+    base: str,
+    digest: str,
+    results: Path = RESULTS,
+    suffix: str = "",
 ) -> Path:
     """The folder of a group of runs, whether or not it exists.
 
@@ -54,6 +65,7 @@ def group_folder(
         base: start of such a name.
         digest: hash of what the runs have in common; its start completes such a name.
         results: the folder of groups.
+        suffix: what either name ends with.
 
     Raises:
         UsageError: `name` is not a plain name.
@@ -63,7 +75,7 @@ def group_folder(
             f"--name '{name}' must be a plain name of letters, digits, dots and dashes; "
             f"it becomes a folder in {results}/."
         )
-    return results / (name or f"{base}-{digest[:8]}")
+    return results / f"{name or f'{base}-{digest[:8]}'}{suffix}"
 
 
 def run_folder(group: Path, manifest: dict[str, Any]) -> Path:
@@ -72,18 +84,29 @@ def run_folder(group: Path, manifest: dict[str, Any]) -> Path:
     return group / f"{slug(manifest['method']['spec'])}-{digits}"
 
 
-def find_runs(name: str, results: Path = RESULTS) -> Path:
+def find_runs(name: str, results: Path = RESULTS, *, published: bool = False) -> Path:
     """The folder of a run or group, given as a path or as a name in `results`.
+
+    Args:
+        name: a path, the name of a group, or GROUP/RUN.
+        results: the folder of groups.
+        published: whether a name that is not in the default folder may be one of the checkout that
+            the bench runs from; for those who only read.
 
     Raises:
         UsageError: it does not exist; the message suggests the closest name.
     """
-    for path in (Path(name), results / name):
+    elsewhere = [PUBLISHED / name] if published and results == RESULTS else []
+    for path in (Path(name), results / name, *elsewhere):
         with suppress(OSError):  # a name that is too long for the file system names no run
             if path.is_dir():
                 return path
             if path.is_file():
                 return path.parent
+    with suppress(OSError):
+        if (PUBLISHED / name).is_dir():
+            where = PUBLISHED / name
+            raise UsageError(f"there is no run or group '{name}' in {results}/, but {where} is.")
     wanted = name.removeprefix(f"{results}/").rstrip("/")
     runs = [path.parent for path in results.glob("*/*/manifest.json")]
     known = sorted(
@@ -97,5 +120,8 @@ def find_runs(name: str, results: Path = RESULTS) -> Path:
         newest = max(runs, key=lambda run: run.stat().st_mtime).parent.name
         hint = f"the newest group in {results}/ is '{newest}'."
     else:
-        hint = f"{results}/ holds no run yet; `tta-bench eval` writes one."
+        hint = (
+            f"{results}/ holds no run yet; `tta-bench eval` writes one, and published ones are in "
+            "the folder results of a checkout."
+        )
     raise UsageError(f"there is no run or group '{name}'; {hint}")

@@ -33,11 +33,14 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that changes the numbers except the method and its seeds.
 
     Runs with equal settings are comparable. Names and paths of models and datasets are left out
-    where a hash identifies the contents; device, lanes and time are left out always.
+    where a hash identifies the contents; device, lanes and time are left out always. Variables of
+    the environment that say with how many digits to compute count where they are set.
     """
     dataset, protocol = manifest["dataset"], dict(manifest["protocol"])
     if "prefix_id" in protocol:
         protocol.pop("prefix", None)  # `auto` and `bos` are one protocol if they mean the same id
+    overrides = manifest.get("precision_overrides")
+    probe = manifest.get("probe")  # no loss of a document depends on it, but other numbers do
     return {
         "engine_version": manifest.get("engine_version"),
         "model": model_identity(manifest["model"]),
@@ -47,4 +50,6 @@ def setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
             **limits_given(dataset),
         },
         "protocol": protocol,
+        **({"precision_overrides": overrides} if overrides else {}),
+        **({"probe": [probe.get("sha256"), probe.get("tokens")]} if probe else {}),
     }

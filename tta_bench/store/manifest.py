@@ -11,6 +11,7 @@ from tta_bench.store.environment import (
     describe_device,
     describe_platform,
     describe_software,
+    precision_overrides,
     utc_now,
 )
 from tta_bench.store.jsonable import jsonable, without_private_paths
@@ -49,6 +50,7 @@ def build_manifest(
     seeds: Mapping[str, int],
     config: Mapping[str, Any],
     deterministic: bool = False,
+    probe: Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None,
     torch: Any = None,
 ) -> dict[str, Any]:
@@ -70,6 +72,8 @@ def build_manifest(
         config: the fully resolved configuration of the command.
         deterministic: whether PyTorch was restricted to deterministic algorithms. Like the device
             it is not part of the key: it selects kernels, which differ in rounding only.
+        probe: `spec`, `document`, `sha256` and `tokens` of the text that is read as a probe; None
+            for no probe.
         command: the command line; `sys.argv` by default.
         torch: the imported module, for the number of threads and the name of a CUDA device.
     """
@@ -83,9 +87,11 @@ def build_manifest(
         "dataset": dict(dataset),
         "method": dict(method),
         "protocol": {**protocol, "prefix_id": prefix_id},
+        **({} if probe is None else {"probe": dict(probe)}),
         "lanes": lanes,
         "seeds": dict(seeds),
         "deterministic": deterministic,
+        **({"precision_overrides": overrides} if (overrides := precision_overrides()) else {}),
         "device": describe_device(device, torch),
         "platform": describe_platform(torch),
         "software": describe_software(),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from tta_bench.errors import BenchError, UsageError
 from tta_bench.store.files import read_json, read_lines, unsealed
 from tta_bench.store.manifest import READABLE_SCHEMAS, SCHEMA_VERSION
+from tta_bench.store.portion import SHARD, is_stamp
+from tta_bench.store.quick_rows import quick_rows
 from tta_bench.store.rows import LARGEST, Row
 from tta_bench.store.run import COSTS, Run
 from tta_bench.store.sessions import SESSIONS, join_sessions, read_events
@@ -40,7 +46,7 @@ def load_run(path: Path | str) -> Run:
         warnings.append(
             "the run was read on several devices: times and speed are for all of them together"
         )
-    ordered = tuple(sorted(rows, key=lambda row: row.index))
+    ordered = tuple(sorted(rows, key=attrgetter("index")))
     return Run(folder, manifest, ordered, summary, tuple(warnings), sessions)
 
 
@@ -93,6 +99,8 @@ def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
         raise BenchError(f"{path} is damaged: its method has no name and spec.")
     if not isinstance(manifest.get("key"), str):
         raise BenchError(f"{path} is damaged: it has no key.")
+    if not is_stamp(manifest.get(SHARD)):
+        raise BenchError(f"{path} is damaged: it does not say which shard it is.")
 
 
 def _check_summary(summary: dict[str, Any], rows: list[Row], folder: Path) -> None:
@@ -122,7 +130,11 @@ def read_rows(path: Path, checked: bool = False) -> tuple[list[Row], list[str]]:
         BenchError: the file is damaged.
     """
     lines, last = read_lines(path)
-    rows = [_row(line, path, number, checked) for number, line in enumerate(lines, start=1)]
+    with _not_collecting():
+        rows = [
+            row or _row(line, path, number, checked)
+            for number, (row, line) in enumerate(zip(quick_rows(lines), lines, strict=True), 1)
+        ]
     warnings = []
     if last:
         try:
@@ -130,10 +142,23 @@ def read_rows(path: Path, checked: bool = False) -> tuple[list[Row], list[str]]:
         except BenchError:
             warnings.append(f"the last line of {path} was cut short by a crash and is left out")
     for name in ("key", "index"):
-        repeated = [x for x, n in Counter(getattr(row, name) for row in rows).items() if n > 1]
-        if repeated:
+        of_row = attrgetter(name)
+        if len(set(map(of_row, rows))) < len(rows):
+            repeated = [x for x, n in Counter(map(of_row, rows)).items() if n > 1]
             raise BenchError(f"{path} is damaged: it has two rows for the document {repeated[0]}.")
     return rows, warnings
+
+
+@contextmanager
+def _not_collecting() -> Iterator[None]:
+    """Puts off the collection of cycles while many objects are made that are in none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _row(line: bytes, path: Path, number: int, checked: bool) -> Row:

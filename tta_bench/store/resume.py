@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tta_bench.errors import BenchError, UsageError
+from tta_bench.store.portion import SHARD, documents_of
 from tta_bench.store.reader import load_run
 from tta_bench.store.rows import FAILED, Row
-from tta_bench.store.run import UNFINISHED, Run
+from tta_bench.store.run import UNFINISHED, Run, nll_file
 
 Rerun = Literal["missing", "failed", "all"]
 RERUN: tuple[str, ...] = get_args(Rerun)
-_NOT_ENDED = (UNFINISHED, "interrupted")
+NOT_ENDED = (UNFINISHED, "interrupted")
 
 
 def load_same(path: Path, manifest: dict[str, Any]) -> Run:
@@ -31,6 +32,11 @@ def load_same(path: Path, manifest: dict[str, Any]) -> Run:
         raise UsageError(
             f"{path} holds another run (its key is {run.manifest['key']}, not {manifest['key']}); "
             "give another --name."
+        )
+    if run.manifest.get(SHARD) != manifest.get(SHARD):
+        raise UsageError(
+            f"{path} holds a shard that was cut in another way, for other --lanes or another "
+            "device; give the same, or another --name."
         )
     return run
 
@@ -50,7 +56,7 @@ def rows_to_keep(run: Run, rerun: Rerun) -> tuple[list[Row], list[str]]:
         elif not (rerun == "failed" and row.status in FAILED):
             rows.append(row)
     chained = run.manifest["protocol"].get("reset") == "never"
-    if chained and len(rows) != run.manifest["dataset"].get("documents"):
+    if chained and len(rows) != documents_of(run.manifest):
         return [], notes
     return rows, notes
 
@@ -65,7 +71,7 @@ def is_whole(path: Path, manifest: dict[str, Any], rerun: Rerun) -> bool:
         return False
     run = load_same(path, manifest)
     kept, _ = rows_to_keep(run, rerun)
-    return run.status not in _NOT_ENDED and len(kept) == run.manifest["dataset"].get("documents")
+    return run.status not in NOT_ENDED and len(kept) == documents_of(run.manifest)
 
 
 def damaged_vector(folder: Path, row: Row) -> Path | None:
@@ -75,7 +81,7 @@ def damaged_vector(folder: Path, row: Row) -> Path | None:
     """
     if row.nll_file is None or row.nll_sha256 is None:
         return None
-    path = folder / f"nll/{row.index:05d}.npz"
+    path = folder / nll_file(row.index)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

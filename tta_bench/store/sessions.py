@@ -30,6 +30,8 @@ def session_start(
 ) -> dict[str, Any]:
     """The line for the start of a session: when, on what, and with how many lanes."""
     hardware = {name: manifest.get(name) for name in _HARDWARE}
+    if manifest.get("workers"):
+        hardware["workers"] = manifest["workers"]
     return {"session": number, "event": STARTED, "time": time or utc_now(), **hardware}
 
 

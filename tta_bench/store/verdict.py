@@ -29,7 +29,10 @@ def valid_reason_of(run: Run) -> str | None:
     broken = rules_broken_of(run)
     if broken:
         return f"it fails at {listed(broken)}"
-    return NEVER_JUDGED if "valid" not in run.summary else "the probes could not judge it"
+    if "valid" in run.summary:
+        return "the probes could not judge it"
+    # A run is judged at its end.
+    return NEVER_JUDGED if run.status == "complete" else f"it ended early: {run.status}"
 
 
 def rules_broken_of(run: Run) -> list[str]:

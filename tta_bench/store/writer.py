@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from tta_bench.store.manifest import SCHEMA_VERSION
 from tta_bench.store.reader import read_rows
 from tta_bench.store.resume import Rerun, load_same, rows_to_keep
 from tta_bench.store.rows import Row
-from tta_bench.store.run import Run
+from tta_bench.store.run import Run, nll_file
 from tta_bench.store.sessions import (
     SESSIONS,
     join_sessions,
@@ -71,7 +72,9 @@ class RunWriter:
         self.kept: dict[int, Row] = {}
         self.notes: list[str] = []
         self._rows = path / "rows.jsonl"
-        self._appended: dict[int, Row] = {}
+        # By index alone, so that memory stays flat however many documents there are.
+        self._appended: set[int] = set()
+        self._with_losses: set[int] = set()
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(path)
@@ -154,13 +157,20 @@ class RunWriter:
                 with suppress(OSError):
                     draft.unlink()
 
-    def append(self, row: Row, nll: NDArray[np.float32] | None = None) -> Row:
+    def append(
+        self,
+        row: Row,
+        nll: NDArray[np.float32] | None = None,
+        top1: NDArray[np.bool_] | None = None,
+    ) -> Row:
         """Stores the row of a document, flushed to disk.
 
         Args:
-            row: the row; `session` is filled in, and with a vector also `nll`, `nll_file` and
-                `nll_sha256`.
+            row: the row; `session` is filled in, and with vectors also `nll`, `nll_file`,
+                `nll_sha256` and `top1`.
             nll: [tokens] losses of the document's tokens, in nats.
+            top1: [tokens] whether each token was the most probable one; None where it is not
+                known.
 
         Returns:
             The row as stored.
@@ -171,9 +181,11 @@ class RunWriter:
         self._check_rows()
         row = replace(row, session=self.session)
         if nll is not None:
-            row = self._store_vector(row, nll)
+            row = self._store_vectors(row, nll, top1)
         append_line(self._descriptor, self._rows, to_json(sealed(row.to_dict())))
-        self._appended[row.index] = row
+        self._appended.add(row.index)
+        if row.nll_file:
+            self._with_losses.add(row.index)
         return row
 
     def _check_rows(self) -> None:
@@ -188,10 +200,11 @@ class RunWriter:
     def _check_all(self, rows: list[Row]) -> None:
         """Raises StorageError unless all that was written is still there."""
         self._check_rows()
-        if not {*self.kept, *self._appended} <= {row.index for row in rows}:
+        there = {row.index for row in rows}
+        if not (self.kept.keys() <= there and self._appended <= there):
             raise self._gone(self._rows)
-        files = [row.nll_file for row in self._appended.values() if row.nll_file]
-        for name in ("manifest.json", SESSIONS, *files):
+        files = map(nll_file, sorted(self._with_losses))
+        for name in chain(("manifest.json", SESSIONS), files):
             if not (self.path / name).exists():
                 raise self._gone(self.path / name)
 
@@ -201,21 +214,31 @@ class RunWriter:
             "the command again, which does what is missing."
         )
 
-    def _store_vector(self, row: Row, nll: NDArray[np.float32]) -> Row:
+    def _store_vectors(
+        self, row: Row, nll: NDArray[np.float32], top1: NDArray[np.bool_] | None
+    ) -> Row:
         import numpy as np
 
-        if nll.shape != (row.tokens,):
-            raise ValueError(f"{row.key}: {row.tokens} tokens but a vector of shape {nll.shape}")
-        vector = nll.astype(np.float32)
+        for vector in (nll,) if top1 is None else (nll, top1):
+            if vector.shape != (row.tokens,):
+                have = f"{row.tokens} tokens but a vector of shape {vector.shape}"
+                raise ValueError(f"{row.key}: {have}")
+        losses = nll.astype(np.float32)
         memory = io.BytesIO()
-        np.savez_compressed(memory, nll=vector)
+        if top1 is None:
+            np.savez_compressed(memory, nll=losses)
+        else:
+            np.savez_compressed(memory, nll=losses, top1=np.packbits(top1))
         with explained(self.path / "nll"):
             (self.path / "nll").mkdir(exist_ok=True)
-        name, content = f"nll/{row.index:05d}.npz", memory.getvalue()
+        name, content = nll_file(row.index), memory.getvalue()
         write_atomically(self.path / name, content)
-        total = float(vector.sum(dtype=np.float64))
         return replace(
-            row, nll=total, nll_file=name, nll_sha256=hashlib.sha256(content).hexdigest()
+            row,
+            nll=float(losses.sum(dtype=np.float64)),
+            nll_file=name,
+            nll_sha256=hashlib.sha256(content).hexdigest(),
+            top1=None if top1 is None else int(np.count_nonzero(top1)),
         )
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -10,13 +10,14 @@ from tta_bench.format import count, fixed, plural
 from tta_bench.metrics.difference import difference_of
 from tta_bench.statistics import PairedDifference, paired_difference
 from tta_bench.store.jsonable import leaves
+from tta_bench.tables.column import Column
 from tta_bench.tables.compare import p_text
-from tta_bench.tables.table import Column, Table
+from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
 
-_UNCHANGING = ("key", "created", "command", "config")
+_UNCHANGING = ("key", "created", "command", "config", "tuning")
 
 
 def change_tables(first: Run, second: Run) -> list[Table]:
@@ -33,8 +34,8 @@ def change_tables(first: Run, second: Run) -> list[Table]:
     ]
     columns = [
         Column("field", "field", left=True),
-        Column("first", "first", left=True),
-        Column("second", "second", left=True),
+        Column("first", "first", left=True, keep=True),
+        Column("second", "second", left=True, keep=True),
     ]
     notes = [f"first: {labels[0]}", f"second: {labels[1]}"]
     if not fields:
@@ -74,7 +75,7 @@ def _documents(first: Run, second: Run) -> Table:
         Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
         Column("first", "nats/token first", show=lambda row: fixed(row["first"], 4)),
         Column("second", "second", show=lambda row: fixed(row["second"], 4)),
-        Column("change", "change", show=lambda row: fixed(row["change"], 4, "+")),
+        Column("change", "change", show=lambda row: fixed(row["change"], 4, "+"), keep=True),
         Column("reason"),
     ]
     notes = _change_notes(difference_of(second, first))

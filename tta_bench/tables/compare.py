@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tta_bench.errors import UsageError
-from tta_bench.format import BREAK, DASH, listed
-from tta_bench.metrics.difference import difference_of
+from tta_bench.format import DASH, listed
+from tta_bench.metrics.difference import difference_of, p_of_pair
 from tta_bench.statistics import (
     BOOTSTRAP_DOCUMENTS,
     LEVEL,
@@ -19,11 +18,24 @@ from tta_bench.statistics import (
     sign_flip_p,
     tiers,
 )
-from tta_bench.tables.settings import BASELINE, baseline_of, by_setting, require_baseline
-from tta_bench.tables.summary import summary_tables
-from tta_bench.tables.table import Column, Table, Values
+from tta_bench.tables.budget import Limit, on_frontier, within_budget
+from tta_bench.tables.choosing import metrics_in
+from tta_bench.tables.column import Column, Values
+from tta_bench.tables.costs import Cost
+from tta_bench.tables.settings import (
+    BASELINE,
+    baseline_label,
+    baseline_of,
+    baseline_place,
+    by_setting,
+    require_baseline,
+)
+from tta_bench.tables.sorting import sorted_table
+from tta_bench.tables.summary import chosen_columns, summary_tables
+from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
+    from tta_bench.statistics import PairedDifference
     from tta_bench.store import Run
 
 RATIO = "perplexity_ratio"
@@ -42,49 +54,71 @@ def compare_tables(
     baseline: str = BASELINE,
     sort: str | None = None,
     metrics: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    budget: Sequence[Limit] = (),
+    frontier: Cost | None = None,
+    resampled: bool = True,
 ) -> list[Table]:
     """The summary tables with ratio of perplexities, p and tier; one table per setting.
+
+    What a budget or the frontier leaves out is still in the family of tests.
 
     Args:
         runs: stored runs, of one or several settings.
         baseline: name or spec of the method that the others are compared with.
-        sort: key or heading of the column to sort by, the best first.
+        sort: heading or key of the column to sort by, or its beginning; the best first.
         metrics: names of metrics to show beside those that are always shown.
+        columns: names of the columns to show; none for all that are shown.
+        budget: limits that every row must keep to.
+        frontier: a cost: only rows that nothing cheaper beats are shown, the cheapest first.
+        resampled: whether the p of sign flips and the bootstrap's interval are computed, which no
+            column shows that people see.
 
     Raises:
-        UsageError: no run is of the baseline, no column is called `sort`, or there is no such
-            metric.
+        UsageError: no run is of the baseline, `sort` is not one column, there is no such metric or
+            column, or the baseline's cost, of which a budget is a multiple, is not known.
         MetricError: a metric fails.
     """
     require_baseline(runs, baseline)
-    tables = summary_tables(runs, baseline, [*metrics, RATIO])
-    groups = by_setting(runs)
-    whole = [_tested(table, group, baseline) for table, group in zip(tables, groups, strict=True)]
-    return [sorted_table(table, sort) for table in whole]
+    tables = summary_tables(runs, baseline, [*metrics, *metrics_in(columns), RATIO])
+    whole = []
+    for table, group in zip(tables, by_setting(runs), strict=True):
+        table = _tested(table, group, baseline, resampled)
+        place = baseline_place(group, baseline)
+        row = None if place is None else table.rows[place]
+        table = within_budget(table, budget, row, baseline_label(group, baseline))
+        table = table if frontier is None else on_frontier(table, frontier)
+        whole.append(chosen_columns(sorted_table(table, sort), columns))
+    return whole
 
 
-def _tested(table: Table, group: Sequence[Run], baseline: str) -> Table:
+def _tested(table: Table, group: Sequence[Run], baseline: str, resampled: bool) -> Table:
     other = baseline_of(group, baseline)
-    rows = [{**row, **_tests(run, other, row)} for run, row in zip(group, table.rows, strict=True)]
+    pairs = [
+        difference_of(run, other) if row["ranked"] else None
+        for run, row in zip(group, table.rows, strict=True)
+    ]
+    rows = [{**row, **_tests(pair, resampled)} for pair, row in zip(pairs, table.rows, strict=True)]
     losses = [row["nll_per_token"] if row["ranked"] else None for row in rows]
 
+    @cache
     def p_value(i: int, j: int) -> float | None:
-        pair = difference_of(group[i], group[j])
-        return None if pair is None else pair.p_t
+        return p_of_pair(group[i], group[j])
 
     # One family of tests for both, so that p and tier cannot contradict each other.
     adjusted, levels = holm_pairs(losses, p_value), tiers(losses, p_value)
     if all(p is None for p in adjusted.values()):  # nothing was tested: nothing shares a tier
         levels = [None] * len(rows)
-    place = next((i for i, run in enumerate(group) if run is other), -1)
+    place = baseline_place(group, baseline)
     for i, (row, tier) in enumerate(zip(rows, levels, strict=True)):
         row["tier"] = tier
-        row["p_holm"] = adjusted.get((min(i, place), max(i, place)))
+        row["p_holm"] = None if place is None else adjusted.get((min(i, place), max(i, place)))
         if row["p_holm"] is None and i != place:
-            row["p_reason"] = _no_test(row, rows[place] if place >= 0 else None)
+            row["p_reason"] = _no_test(row, None if place is None else rows[place])
     at = next(i for i, c in enumerate(table.columns) if c.key == RATIO) + 1
     columns = [*table.columns[:at], *_TEST_COLUMNS, *table.columns[at:]]
-    return replace(table, columns=columns, rows=rows, notes=_with_notes(table.notes, rows))
+    many = any(pair is not None and pair.clusters >= BOOTSTRAP_DOCUMENTS for pair in pairs)
+    return replace(table, columns=columns, rows=rows, notes=_with_notes(table.notes, rows, many))
 
 
 def _no_test(row: Values, baseline: Values | None) -> str:
@@ -94,29 +128,29 @@ def _no_test(row: Values, baseline: Values | None) -> str:
     if not row["ranked"]:
         return "it is not ranked"
     if not baseline["ranked"]:
-        return f"{baseline['method']} is not ranked"
+        return f"{baseline['label']} is not ranked"
     return str(row["delta_reason"])
 
 
-def _tests(run: Run, baseline: Run | None, row: Values) -> dict[str, Any]:
+def _tests(pair: PairedDifference | None, resampled: bool) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys(column.key for column in _TEST_COLUMNS)
-    pair = difference_of(run, baseline)
-    if pair is None or not row["ranked"]:
+    if pair is None:
         return values
     values["p_t"] = pair.p_t
-    if 2.0 ** (1 - pair.clusters) <= LEVEL:  # the least that sign flips can give
+    if resampled and 2.0 ** (1 - pair.clusters) <= LEVEL:  # the least that sign flips can give
         values["p_sign_flip"] = sign_flip_p(pair.sums)
-    low, high = bootstrap_interval(pair.sums, pair.sizes) or (None, None)
-    values |= {"delta_bootstrap_ci95_low": low, "delta_bootstrap_ci95_high": high}
+    if resampled:
+        low, high = bootstrap_interval(pair.sums, pair.sizes) or (None, None)
+        values |= {"delta_bootstrap_ci95_low": low, "delta_bootstrap_ci95_high": high}
     # JSON has no infinity.
     return {name: v if v is None or math.isfinite(v) else None for name, v in values.items()}
 
 
-def _with_notes(notes: Sequence[str], rows: Sequence[Values]) -> list[str]:
+def _with_notes(notes: Sequence[str], rows: Sequence[Values], many: bool) -> list[str]:
     added = []
     if any(row["p_holm"] is not None for row in rows):
         added.append(P_NOTE)
-    if any(row["delta_bootstrap_ci95_low"] is not None for row in rows):
+    if many:
         added.append(
             "csv, json and parquet hold a bootstrap interval of Δ, too (seed 0, from "
             f"{BOOTSTRAP_DOCUMENTS} documents on)"
@@ -132,46 +166,8 @@ def _untested(rows: Sequence[Values]) -> list[str]:
     methods: dict[str, list[str]] = {}
     for row in rows:
         if row["p_reason"]:
-            methods.setdefault(row["p_reason"], []).append(row["method"])
+            methods.setdefault(row["p_reason"], []).append(row["label"])
     return [f"{listed(about)}: {reason}" for reason, about in methods.items()]
-
-
-def sorted_table(table: Table, name: str | None) -> Table:
-    """The table sorted by a column, the best first and what is not known last.
-
-    A row that is not ranked comes after those that are, wherever one value is better than another.
-
-    Args:
-        table: any table.
-        name: key or heading of the column; None keeps the order.
-
-    Raises:
-        UsageError: no column is called so.
-    """
-    if name is None:
-        return table
-    column = _column(table, name)
-
-    def order(row: Values) -> Any:
-        value = row[column.key]
-        return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
-
-    known = [row for row in table.rows if row.get(column.key) is not None]
-    unknown = [row for row in table.rows if row.get(column.key) is None]
-    known = sorted(known, key=order, reverse=column.better == "higher")
-    if column.better is not None:
-        known.sort(key=lambda row: not row.get("ranked", True))
-    return replace(table, rows=[*known, *unknown])
-
-
-def _column(table: Table, name: str) -> Column:
-    wanted = name.strip().lower()
-    for column in table.columns:
-        title = column.title.replace(BREAK, "").lower()
-        if wanted in (column.key.lower(), title):
-            return column
-    known = ", ".join(column.key for column in table.columns)
-    raise UsageError(f"--sort '{name}' is no column; there are {known}.")
 
 
 def p_text(p: float | None) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import count, fixed
 from tta_bench.statistics import exp
-from tta_bench.tables.table import Column, Table
+from tta_bench.tables.column import Column
+from tta_bench.tables.labels import labels_of
+from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
     from tta_bench.store import Row, Run
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 def document_tables(runs: Sequence[Run]) -> list[Table]:
     """A table for each run, one row per document."""
     tables = []
-    for run in runs:
+    labels = labels_of([run.spec for run in runs])
+    for run, label in zip(runs, labels, strict=True):
         rows = [{"method": run.spec, **document_row(row)} for row in run.rows]
-        tables.append(Table(run.spec, _COLUMNS, rows))
+        tables.append(Table(label, _COLUMNS, rows))
     return tables
 
 
@@ -46,8 +49,8 @@ def document_row(row: Row) -> dict[str, Any]:
 _COLUMNS = [
     Column("method"),
     Column("index", "#"),
-    Column("key", "document", left=True),
-    Column("status", "status", left=True),
+    Column("key", "document", left=True, keep=True),
+    Column("status", "status", left=True, keep=True),
     Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
     Column("bytes"),
     Column("words"),
@@ -55,6 +58,6 @@ _COLUMNS = [
     Column("nll_per_token", "nats/token", show=lambda row: fixed(row["nll_per_token"], 4)),
     Column("perplexity", "perplexity", show=lambda row: fixed(row["perplexity"], 2)),
     Column("seconds", "seconds", show=lambda row: fixed(row["seconds"], 1)),
-    Column("reason", "reason", show=lambda row: row["reason"] or "", left=True),
+    Column("reason", "reason", show=lambda row: row["reason"] or "", left=True, keep=True),
     Column("sha256"),
 ]

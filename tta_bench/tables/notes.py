@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tta_bench.format import DASH, duration, listed, plural, si
+from tta_bench.store.portion import documents_of, portion_of
 from tta_bench.store.rows import FAILED
+from tta_bench.store.tuning import tuning_of
+from tta_bench.tables.labels import labels_of
 from tta_bench.tables.ranking import VERDICTS, missing_reason, standing_of
+from tta_bench.tables.settings import baseline_label, baseline_of
+from tta_bench.tables.tuned import tuned_text
 
 if TYPE_CHECKING:
+    from tta_bench.metrics import Metric
     from tta_bench.store import Run
 
 SHOWN_REASONS = 2
@@ -23,25 +29,25 @@ def notes_of(
     Args:
         runs: runs of one setting.
         rows: their summary rows.
-        baseline: the baseline's name.
+        baseline: name or spec of the baseline.
     """
+    label = baseline_label(runs, baseline)
     notes = [_documents(rows), f"protocol: {protocol_note(runs)}"]
     if any(row["delta_ci95"] for row in rows):
         equal = ", equal ones as one" if any(map(_has_copies, rows)) else ""
         notes.append(
             f"Δ: paired over documents; ± is its 95 % interval, documents as clusters{equal}"
         )
-    if all(baseline not in (row["name"], row["method"]) for row in rows):
-        notes.append(
-            f"{baseline} was not run under this protocol: there is nothing to compare with"
-        )
-    notes += _grouped(_difference_notes(rows, baseline), len(rows))
+    if baseline_of(runs, baseline) is None:
+        notes.append(f"{label} was not run under this protocol: there is nothing to compare with")
+    notes += _grouped(_difference_notes(rows, label), len(rows))
     notes += _grouped(_cost_notes(rows), len(rows))
-    notes += _grouped([(text, row["method"]) for text, row in _remarks(runs, rows)], len(rows))
-    notes += _verdict_notes(runs)
+    notes += _grouped([(text, row["label"]) for text, row in _remarks(runs, rows)], len(rows))
+    notes += _tuning_notes(runs, rows)
+    notes += _verdict_notes(runs, rows)
     if any(row["marks"] or row["documents_missing"] for row in rows):
         notes.append("rows that are marked or lack documents are not ranked")
-    partial = [(reason, row["method"]) for row in rows for reason in row["partial_reasons"]]
+    partial = [(reason, row["label"]) for row in rows for reason in row["partial_reasons"]]
     notes += [f"PARTIAL: {note}" for note in _grouped(partial, len(rows))]
     if any(row["random_weights"] for row in rows):
         notes.append(
@@ -51,18 +57,30 @@ def notes_of(
     return notes
 
 
+def metric_notes(metrics: Sequence[Metric], runs: Sequence[Run]) -> list[str]:
+    """What a reader must know of the metrics that are shown, in runs of one setting."""
+    labels = labels_of([run.spec for run in runs])
+    found = []
+    for metric in metrics:
+        pairs = [(metric.note(run), label) for run, label in zip(runs, labels, strict=True)]
+        found += _grouped([(text, label) for text, label in pairs if text], len(runs))
+    return found
+
+
 def partial_reasons(run: Run) -> list[str]:
     """Why the run's numbers do not stand for its whole dataset; empty if they do."""
     reasons = []
-    dataset = run.manifest["dataset"]
     if run.summary.get("partial"):
         reasons.append(str(run.summary.get("partial_reason") or "part of the documents"))
     elif "partial" not in run.summary:  # the run stopped before it could say so
         reasons += [run.limits] if run.limits else []
-    expected = dataset.get("documents")
+    portion = portion_of(run.manifest)
+    if portion is not None:
+        reasons.append(f"--shard {portion}")
+    expected = documents_of(run.manifest)
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
     for status in ("skipped", *FAILED):
-        rows = [row for row in run.rows if row.status == status]
+        rows = [row for row in run.not_done if row.status == status]
         if rows:
             why = list(dict.fromkeys(row.reason or "no reason given" for row in rows))
             more = ["..."] if len(why) > SHOWN_REASONS else []
@@ -72,11 +90,13 @@ def partial_reasons(run: Run) -> list[str]:
     left = f"{missing:,} of {plural(total, 'document')} not read"
     if run.status == "complete":
         return [*reasons, left] if missing else reasons
-    reason = run.summary.get("reason")
-    ended = run.status + (f" ({reason})" if reason else "")
+    reason = str(run.summary.get("reason") or "")
+    # `interrupted by the user` says the status itself.
+    ended = reason if reason.startswith(run.status) else run.status
+    ended += f" ({reason})" if reason and ended != reason else ""
     if missing:
         reasons.append(f"{ended}, {left}")
-    elif all(row.status != run.status for row in run.rows):
+    elif all(row.status != run.status for row in run.not_done):
         reasons.append(ended)
     return reasons
 
@@ -93,14 +113,20 @@ def _has_copies(row: Mapping[str, Any]) -> bool:
     return bool(row["documents_distinct"] < row["documents_done"])
 
 
-def _verdict_notes(runs: Sequence[Run]) -> list[str]:
+def _verdict_notes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note for each verdict and reason, with the methods that it is about."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for run in runs:
+    for run, row in zip(runs, rows, strict=True):
         for objection in standing_of(run).objections:
             if objection.mark in VERDICTS:
-                found.setdefault(objection.mark, []).append((objection.reason, run.spec))
+                found.setdefault(objection.mark, []).append((objection.reason, row["label"]))
     return [f"{mark}: {note}" for mark, why in found.items() for note in _grouped(why, len(runs))]
+
+
+def _tuning_notes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the values of each row were chosen that were tuned."""
+    pairs = [(tuning_of(run.manifest), row["label"]) for run, row in zip(runs, rows, strict=True)]
+    return [f"{label}: {tuned_text(tuning)}" for tuning, label in pairs if tuning is not None]
 
 
 def protocol_note(runs: Sequence[Run]) -> str:
@@ -141,20 +167,20 @@ def _difference_notes(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[
         if row["delta_reason"] and row["delta_documents"] is not None:
             refused = row["delta_nats_per_token"] is None
             notes.append(
-                (f"not compared with {baseline}: {row['delta_reason']}", row["method"])
+                (f"not compared with {baseline}: {row['delta_reason']}", row["label"])
                 if refused
                 else (row["delta_reason"], "")
             )
         elif row["documents_missing"] and row["documents_done"]:
             done = missing_reason(row["documents_done"], row["documents_missing"])
-            notes.append((f"no perplexity: {done}", row["method"]))
+            notes.append((f"no perplexity: {done}", row["label"]))
         if row["delta_nats_per_token"] is not None and row["delta_unpaired_documents"]:
             both, more = row["delta_documents"], row["delta_unpaired_documents"]
             text = (
                 f"Δ over {both:,} of {plural(both + more, 'document')}, those that both this row "
                 f"and {baseline} have done"
             )
-            notes.append((text, row["method"]))
+            notes.append((text, row["label"]))
     return notes
 
 
@@ -167,12 +193,12 @@ def _cost_notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
                 f"{si(row['flops_per_token_counted'])} counted"
             )
             title = "FLOPs disagree" if row["flops_agree"] is False else "FLOPs"
-            notes.append((f"{title}: {row['flops_note'] or amounts}", row["method"]))
+            notes.append((f"{title}: {row['flops_note'] or amounts}", row["label"]))
         if row["offline_seconds"] or row["offline_flops"]:
             seconds = row["offline_seconds"] or 0
             took = [duration(seconds)] if seconds >= 1 else []  # less says nothing of training
             took += [f"{si(row['offline_flops'])}FLOPs"] if row["offline_flops"] else []
-            notes.append((f"trained offline once ({', '.join(took)}), not counted", row["method"]))
+            notes.append((f"trained offline once ({', '.join(took)}), not counted", row["label"]))
     return notes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tta_bench.format import BREAK, plural
+from tta_bench.format import plural
 from tta_bench.store.rows import FAILED
 from tta_bench.store.verdict import audit_of, before_audits, valid_of, valid_reason_of
 
@@ -92,18 +92,17 @@ def missing_documents(runs: Sequence[Run]) -> list[int]:
     document would look better for it.
     """
     done = [_done(run) for run in runs]
-    every = set().union(*done)
-    return [len(every - mine) for mine in done]
+    every = frozenset().union(*done)
+    return [len(every) - len(mine) for mine in done]
 
 
 def marked(label: str, marks: Sequence[str]) -> str:
     """A method's name with the marks of its row."""
-    name = label.replace(":", f":{BREAK}").replace(",", f",{BREAK}")
-    return f"{name} {BREAK}({f', {BREAK}'.join(marks)})" if marks else name
+    return f"{label} ({', '.join(marks)})" if marks else label
 
 
-def _done(run: Run) -> set[str]:
-    return {row.key for row in run.rows if row.status == "done"}
+def _done(run: Run) -> frozenset[str]:
+    return run.done.key_set
 
 
 def _verdict(run: Run) -> list[Objection]:
@@ -113,7 +112,8 @@ def _verdict(run: Run) -> list[Objection]:
     if valid is False:
         return [Objection("NOT VALID", reason)]
     if "valid" not in run.summary:
-        return [Objection("not judged", reason)]
+        # A run that broke off is judged once it has ended, and its ending is an objection itself.
+        return [Objection("not judged", reason)] if run.status == "complete" else []
     if audit_of(run) is None and not before_audits(run):
         return [Objection("not audited", reason)]
     return [Objection("validity unknown", reason)]
@@ -133,7 +133,7 @@ def _documents(run: Run) -> list[Objection]:
     total = max(expected if isinstance(expected, int) else 0, len(run.rows))
     found = []
     for status in FAILED:
-        rows = [row for row in run.rows if row.status == status]
+        rows = [row for row in run.not_done if row.status == status]
         if rows:
             mark = f"{len(rows):,} of {total:,} {_WORDS[status]}"
             reason = rows[0].reason or "no reason given"

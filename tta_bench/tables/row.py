@@ -12,42 +12,70 @@ from tta_bench.metrics import Metric, available
 from tta_bench.metrics.cost import COST
 from tta_bench.metrics.difference import difference_of
 from tta_bench.metrics.quality import quality_of
-from tta_bench.statistics import clusters_of
+from tta_bench.store.tuning import tuning_of
 from tta_bench.store.verdict import valid_of, valid_reason_of
 from tta_bench.tables.documents import document_row
+from tta_bench.tables.labels import labels_of
+from tta_bench.tables.later import Later, all_made
 from tta_bench.tables.notes import partial_reasons
 from tta_bench.tables.ranking import missing_documents, missing_reason, standing_of
-from tta_bench.tables.settings import BASELINE, baseline_of, by_setting
+from tta_bench.tables.settings import BASELINE, baseline_label, baseline_of, by_setting
+from tta_bench.tables.tuned import tuned_text
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
 
 
-def summary_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def summary_rows(runs: Sequence[Run], metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One row per run as JSON-able values, in the order of the runs; what is not known is None.
 
-    A run is compared with the run of `none` that has the same setting.
+    Args:
+        runs: stored runs, of one or several settings.
+        metrics: names of metrics that are there when they are asked for.
     """
-    rows = {id(run): row for group in by_setting(runs) for run, row in _pairs(group)}
+    return [all_made(row) for row in run_rows(runs, metrics)]
+
+
+def run_rows(runs: Sequence[Run], metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """`summary_rows` in which the rows of documents are made later (`tta_bench.tables.later`).
+
+    A run is compared with the run of `none` that has the same setting.
+
+    Args:
+        runs: stored runs, of one or several settings.
+        metrics: names of metrics that are there when they are asked for.
+    """
+    rows = {
+        id(run): row
+        for group in by_setting(runs)
+        for run, row in zip(group, rows_of_setting(group, BASELINE, metrics), strict=True)
+    }
     return [rows[id(run)] for run in runs]
 
 
-def _pairs(group: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
-    return list(zip(group, rows_of_setting(group, BASELINE), strict=True))
-
-
-def rows_of_setting(group: Sequence[Run], baseline: str) -> list[dict[str, Any]]:
+def rows_of_setting(
+    group: Sequence[Run], baseline: str, metrics: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The rows of runs of one setting.
 
     Args:
         group: runs of one setting.
         baseline: name or spec of the method that the others are compared with.
+        metrics: names of metrics that are there when they are asked for.
     """
     other, frozen = baseline_of(group, baseline), baseline_of(group)
     missing = missing_documents(group)
-    return [
-        _row(run, other, frozen, baseline, lacks) for run, lacks in zip(group, missing, strict=True)
+    every, called = available(metrics).values(), baseline_label(group, baseline)
+    rows = [
+        _row(run, other, frozen, called, lacks, every)
+        for run, lacks in zip(group, missing, strict=True)
     ]
+    specs = [run.spec for run in group]
+    for run, row, label in zip(group, rows, labels_of(specs), strict=True):
+        same = specs.count(run.spec) > 1  # other seeds, or another version of the same plugin
+        key = f" ({run.manifest['key'].split('-')[-1][:8]})" if same else ""
+        row["label"] = label + key
+    return rows
 
 
 def metric_values(
@@ -76,10 +104,15 @@ def metric_values(
 
 
 def _row(
-    run: Run, baseline: Run | None, frozen: Run | None, name: str, missing: int
+    run: Run,
+    baseline: Run | None,
+    frozen: Run | None,
+    name: str,
+    missing: int,
+    metrics: Iterable[Metric],
 ) -> dict[str, Any]:
     facts = _facts(run, baseline, name, missing)
-    values = metric_values(available().values(), run, baseline, frozen, missing)
+    values = metric_values(metrics, run, baseline, frozen, missing)
     clash = min(facts.keys() & values.keys(), default=None)
     if clash is not None:
         raise MetricError(f"the metric '{clash}' has the name of a field of every row; rename it.")
@@ -92,7 +125,6 @@ def _facts(run: Run, baseline: Run | None, name: str, missing: int) -> dict[str,
     quality = quality_of(run)
     partial = partial_reasons(run)
     standing = standing_of(run, missing)
-    done = [row for row in run.rows if row.status == "done"]
     return {
         "method": run.spec,
         "name": run.method,
@@ -113,26 +145,33 @@ def _facts(run: Run, baseline: Run | None, name: str, missing: int) -> dict[str,
         "protocol": manifest["protocol"],
         "lanes": run.lanes,
         "documents_done": quality.documents if quality else 0,
-        "documents_distinct": len(set(clusters_of(done))),
+        "documents_distinct": run.done.distinct,
         "documents_missing": missing,
         "tokens": quality.tokens if quality else 0,
         "bytes": quality.bytes or None if quality else 0,
         "words": quality.words or None if quality else 0,
         "nll": quality.nll if quality else None,
         **_pairing(run, baseline, name, missing),
+        "tuning": _tuning(run),
         "flops_agree": run.summary.get("flops_agree"),
         "flops_note": run.summary.get("flops_note"),
         "key": manifest["key"],
         "run": run.path.as_posix(),
-        "documents": [document_row(row) for row in run.rows],
+        "documents": Later(document_row, run.rows),
     }
+
+
+def _tuning(run: Run) -> dict[str, Any] | None:
+    """How the row's values were chosen, with a sentence; None where they were not tuned."""
+    tuning = tuning_of(run.manifest)
+    return None if tuning is None else {"text": tuned_text(tuning), **tuning.to_dict()}
 
 
 def _pairing(run: Run, baseline: Run | None, name: str, missing: int) -> dict[str, Any]:
     """On which documents a run is compared with its baseline, or why it is not."""
     pair = difference_of(run, baseline)
     if pair is not None and pair.delta is not None and missing:
-        done = sum(row.status == "done" for row in run.rows)
+        done = len(run.done.keys)
         pair = replace(pair, interval=None, reason=missing_reason(done, missing))
     alone = "the baseline" if baseline else f"no run of {name} to compare with"
     return {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tta_bench.errors import UsageError
 from tta_bench.format import DASH
 from tta_bench.store.key import setting
+from tta_bench.tables.labels import labels_of
 
 if TYPE_CHECKING:
     from tta_bench.store import Run
@@ -36,6 +37,17 @@ def baseline_of(group: Sequence[Run], name: str = BASELINE) -> Run | None:
     candidates = candidates or [run for run in group if run.method == name]
     complete = [run for run in candidates if run.status == "complete"]
     return next(iter(complete or candidates), None)
+
+
+def baseline_place(group: Sequence[Run], name: str = BASELINE) -> int | None:
+    """Where among the runs of a setting the baseline is; None if there is none."""
+    other = baseline_of(group, name)
+    return next((place for place, run in enumerate(group) if run is other), None)
+
+
+def baseline_label(group: Sequence[Run], name: str) -> str:
+    """The baseline as headings and notes call it: paths are cut as in the label of its row."""
+    return labels_of([*(run.spec for run in group), name])[-1]
 
 
 def require_baseline(runs: Sequence[Run], name: str) -> None:

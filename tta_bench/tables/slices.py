@@ -8,24 +8,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tta_bench.format import count
-from tta_bench.metrics import Metric, named
+from tta_bench.metrics import Metric, available, named
 from tta_bench.metrics.difference import DIFFERENCE
 from tta_bench.metrics.quality import QUALITY, quality_of
 from tta_bench.store.key import setting
 from tta_bench.store.verdict import valid_of, valid_reason_of
-from tta_bench.tables.compare import sorted_table
-from tta_bench.tables.notes import protocol_note
+from tta_bench.tables.choosing import metrics_in, with_columns
+from tta_bench.tables.column import Column, Values
+from tta_bench.tables.labels import labels_of
+from tta_bench.tables.notes import metric_notes, protocol_note
 from tta_bench.tables.ranking import marked, missing_documents, standing_of
 from tta_bench.tables.row import metric_values
 from tta_bench.tables.settings import (
     BASELINE,
+    baseline_label,
     baseline_of,
     by_setting,
     require_baseline,
     titles_of,
 )
+from tta_bench.tables.sorting import sorted_table
 from tta_bench.tables.summary import metric_column
-from tta_bench.tables.table import Column, Table, Values
+from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
     from tta_bench.store import Row, Run
@@ -43,6 +47,8 @@ def slice_tables(
     baseline: str = BASELINE,
     sort: str | None = None,
     metrics: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    most: int | None = None,
 ) -> list[Table]:
     """A row for each slice and method; intervals are over the documents of the slice.
 
@@ -53,27 +59,38 @@ def slice_tables(
         runs: stored runs, of one or several settings.
         by: what a slice is; a `domain` is the first part of a document's key, up to a slash.
         baseline: name or spec of the method that the others are compared with.
-        sort: key or heading of the column to sort by, the best first.
+        sort: heading or key of the column to sort by, or its beginning; the best first.
         metrics: names of metrics to show as well; a slice has no costs.
+        columns: names of the columns to show; none for all that are shown.
+        most: most rows of a table of domains or documents, the first; a note says so; None for all.
 
     Raises:
-        UsageError: no run is of the baseline, no column is called `sort`, or there is no such
-            metric.
+        UsageError: no run is of the baseline, `sort` is not one column, or there is no such
+            metric or column.
         MetricError: a metric fails.
     """
     require_baseline(runs, baseline)
-    columns = _columns(by, baseline, metrics)
+    metrics = list(dict.fromkeys([*metrics, *metrics_in(columns)]))
+    every = _columns(by, baseline_label(runs, baseline), metrics)
     computed = list(dict.fromkeys([*QUALITY, *DIFFERENCE, *named(metrics)]))
     groups = by_setting(runs)
     if by == "dataset":
-        tables = _dataset_tables(groups, baseline, columns, computed)
+        tables = _dataset_tables(groups, baseline, every, computed)
     else:
         tables = []
         for group, title in zip(groups, titles_of(groups), strict=True):
-            rows = _slices(group, _name_of[by], baseline, computed)
+            names = _names(group, _name_of[by])
+            shown = names if most is None else names[: -(-most // len(group))]
+            rows = _slices(group, _name_of[by], baseline, computed, shown)[:most]
             notes = [f"protocol: {protocol_note(group)}", *_notes(rows, by)]
-            tables.append(Table(f"{title} · by {by}", columns, rows, notes))
-    return [sorted_table(table, sort) for table in tables]
+            notes += metric_notes(named(metrics), group)
+            total = len(names) * len(group)
+            if len(rows) < total:
+                left = f"the first {len(rows):,} of {total:,} rows"
+                notes.append(f"{left}; `tta-bench compare --by {by}` has all")
+            tables.append(Table(f"{title} · by {by}", every, rows, notes))
+    known = list(available(metrics).values())
+    return [with_columns(sorted_table(table, sort), columns, known, leading=2) for table in tables]
 
 
 def _dataset_tables(
@@ -118,23 +135,26 @@ def _slices(
     name_of: Callable[[Row], str],
     baseline: str,
     metrics: Sequence[Metric],
+    names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     other, frozen = baseline_of(group, baseline), baseline_of(group)
     parts = {id(run): _parts(run, name_of) for run in group}
+    labels = labels_of([run.spec for run in group])
+    standings = [standing_of(run) for run in group]
     rows = []
-    for name in dict.fromkeys(name for run in group for name in parts[id(run)]):
+    for name in _names(group, name_of) if names is None else names:
         cut = {id(run): _cut(run, parts[id(run)].get(name, [])) for run in group}
         lacks = missing_documents([cut[id(run)] for run in group])
-        for run, missing in zip(group, lacks, strict=True):
+        for run, label, standing, missing in zip(group, labels, standings, lacks, strict=True):
             part = cut[id(run)]
             quality = quality_of(part)
             others = cut.get(id(other)), cut.get(id(frozen))
             values = metric_values(metrics, part, *others, missing)
-            standing = standing_of(run)
             rows.append(
                 {
                     "slice": name,
                     "method": run.spec,
+                    "label": label,
                     "ranked": standing.ranked and not missing,
                     "marks": standing.marks,
                     "valid": valid_of(run),
@@ -148,6 +168,11 @@ def _slices(
                 }
             )
     return rows
+
+
+def _names(group: Sequence[Run], name_of: Callable[[Row], str]) -> list[str]:
+    """The slices of any of the runs, in the order of their first documents."""
+    return list(dict.fromkeys(name_of(row) for run in group for row in run.rows))
 
 
 def _parts(run: Run, name_of: Callable[[Row], str]) -> dict[str, list[Row]]:
@@ -179,11 +204,16 @@ def _columns(by: str, baseline: str, asked: Sequence[str]) -> list[Column]:
     shown = named(dict.fromkeys([*_SHOWN, *asked]))
     return [
         Column("slice", by, left=True),
-        Column("method", "method", show=lambda row: marked(row["method"], row["marks"]), left=True),
+        Column("method", "method", show=lambda row: marked(row["label"], row["marks"]), left=True),
         Column("documents_done", "documents", show=lambda row: count(row["documents_done"])),
         Column("tokens", "tokens", show=lambda row: count(row["tokens"])),
         *(
-            replace(metric_column(metric, baseline), bold=False, show=metric.text)
+            replace(
+                metric_column(metric, baseline),
+                bold=False,
+                show=metric.text,
+                keep=metric.name in asked,
+            )
             for metric in shown
         ),
         *(Column(name) for name in (*_HIDDEN, *_FACTS) if name not in asked),

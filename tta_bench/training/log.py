@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tta_bench.errors import UsageError
 from tta_bench.format import duration
 from tta_bench.training.loss import SegmentLoss
+from tta_bench.training.processes import Processes
 from tta_bench.training.streams import LaneSegments
 
 
@@ -24,6 +27,7 @@ class TrainingLog:
         path: the CSV file.
         loss: the loss, which sums nats and tokens between rows.
         segments: the training data, which has the number of tokens per step.
+        processes: those that train; the first one writes, the sums of all.
         say: prints a line.
     """
 
@@ -32,10 +36,11 @@ class TrainingLog:
         path: Path,
         loss: SegmentLoss,
         segments: LaneSegments,
+        processes: Processes,
         say: Callable[[str], None],
     ) -> None:
-        self.path, self.loss, self.say = path, loss, say
-        self.tokens_per_step = segments.tokens_per_step
+        self.path, self.loss, self.processes, self.say = path, loss, processes, say
+        self.steps, self.tokens_per_step = segments.steps, segments.tokens_per_step
         self.rows: list[dict[str, Any]] = []
 
     def resume(self, step: int) -> None:
@@ -54,7 +59,7 @@ class TrainingLog:
         timed_steps: int,
         left: float | None,
     ) -> None:
-        """Writes a row and prints a line.
+        """Writes a row and prints a line; every process must come here.
 
         Args:
             step: training steps taken.
@@ -63,8 +68,18 @@ class TrainingLog:
             norm: norm of the gradient.
             timed_steps: the steps that `seconds` covers.
             left: seconds until the end, as far as one can tell.
+
+        Raises:
+            UsageError: the loss is no number any more.
         """
-        nats, tokens = self.loss.take_sums()
+        nats, tokens = self.processes.total(*self.loss.take_sums())
+        if not math.isfinite(nats):
+            raise UsageError(
+                f"the loss is no finite number at step {step}: training diverged; try a lower "
+                "--learning-rate and another --output."
+            )
+        if not self.processes.first:
+            return
         row = {
             "step": step,
             "tokens": round(step * self.tokens_per_step),
@@ -79,7 +94,7 @@ class TrainingLog:
             writer = csv.DictWriter(handle, list(row))
             writer.writeheader()
             writer.writerows(self.rows)
-        line = f"step {step}  loss {row['loss']:.4f}"
+        line = f"step {step} of {self.steps}  loss {row['loss']:.4f}"
         if left is not None:
             speed = timed_steps * self.tokens_per_step / seconds
             line += f"  {speed:,.0f} tokens/s  {duration(left)} left"
@@ -91,7 +106,7 @@ class TrainingLog:
             import matplotlib
         except ImportError:
             return
-        if not self.rows:
+        if not self.rows or not self.processes.first:
             return
         matplotlib.use("Agg")
         from matplotlib import pyplot

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tta_bench.heads import BodyModule, Head, unembedding_of
+from tta_bench.heads import BodyModule, Head, Unembedding, unembedding_of
 from tta_bench.heads.head import State, renewed, replace
 from tta_bench.model.language_model import LanguageModel
+from tta_bench.model.scores import Scores, token_nll
 from tta_bench.model.window import Window
+from tta_bench.training.hidden import KeptHidden
 
 
 class SegmentLoss(nn.Module):
@@ -31,6 +33,7 @@ class SegmentLoss(nn.Module):
         lanes: L, the lanes of all processes together.
         tokens_per_row: tokens that a row holds on average. Dividing by it, not by the batch's own
             count, makes the gradient of a step independent of how lanes are spread over batches.
+        kept: where hidden states of a frozen body are kept.
     """
 
     def __init__(
@@ -42,11 +45,12 @@ class SegmentLoss(nn.Module):
         chunk: int,
         lanes: int,
         tokens_per_row: float,
+        kept: KeptHidden | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self.windows, self.chunk, self.tokens_per_row = tuple(windows), chunk, tokens_per_row
-        self.train_body = train_body
+        self.train_body, self.kept = train_body, kept
         # A frozen body is no submodule: checkpoints and the optimiser should not see it.
         self.net = model.net if train_body else None
         self._model = (model,)
@@ -63,10 +67,12 @@ class SegmentLoss(nn.Module):
         """Compiles each block of the body, the parts of the head that it names, and the loss.
 
         Blocks share one graph a shape, so that compiling takes seconds, not minutes; a graph of
-        the whole is more than the compiler can handle.
+        the whole is more than the compiler can handle. Blocks whose gradients are differentiated
+        again stay as they are: the compiler knows no second derivatives.
         """
-        for layer in self._model[0].layers:
-            layer.compile(dynamic=False)
+        if not (isinstance(self.head, BodyModule) and self.head.second_order):
+            for layer in self._model[0].layers:
+                layer.compile(dynamic=False)
         if isinstance(self.head, Head):
             self.head.compile_parts()
         self._of_outputs = torch.compile(self._of_outputs, dynamic=False)
@@ -91,30 +97,54 @@ class SegmentLoss(nn.Module):
         return {name: value for name, value in whole.items() if name in named}
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, mask: Tensor, fresh: Tensor, lane: Tensor
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        fresh: Tensor,
+        lane: Tensor,
+        slices: Tensor | None = None,
+        item: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """`loss`; arguments as `LaneSegments.collate` gives them."""
+        """`loss`; arguments as `LaneSegments.collate` or `KeptHidden.collate` gives them.
+
+        A token of a slice counts as much as one of the segment. The sums are of segments alone.
+        """
         model = self._model[0]
         unembedding = unembedding_of(model)
         state = {name: value[lane] for name, value in self.state.items()}
         after: State = {}
+        again: Tensor | float = 0.0
         if isinstance(self.head, BodyModule):
-            outputs, after = self._through_body(
-                model, self.head, input_ids, labels, mask, fresh, state
+            outputs, again, after = self._through_body(
+                model, self.head, input_ids, labels, mask, fresh, state, slices
             )
         else:
-            outputs = self._hidden(model, input_ids).float()
+            if hidden is None:
+                hidden = self._hidden(model, input_ids)
+                if self.kept is not None and item is not None:
+                    hidden = self.kept.keep(item.tolist(), hidden)
+            outputs = hidden.float()
             if self.head is not None:
                 outputs, after = self.head.segment(
                     outputs, labels, mask, unembedding, self.chunk, fresh, state
                 )
-        nats = self._of_outputs(outputs, labels, mask, unembedding)
+        nats = self._nats(outputs, labels, mask, unembedding)
         with torch.no_grad():
             for name, value in after.items():
                 held = self.state[name]
                 held[lane] = value.detach().to(held.dtype)
         self._pending.append((nats.detach(), mask.sum()))
-        return {"loss": nats / (len(input_ids) * self.tokens_per_row)}
+        return {"loss": (nats + again) / (len(input_ids) * self.tokens_per_row)}
+
+    def _nats(
+        self, outputs: Tensor, labels: Tensor, mask: Tensor, unembedding: Unembedding
+    ) -> Tensor:
+        """The summed loss of outputs [B, n, d], or of a module's own losses [B, n]."""
+        if outputs.dim() == 2:
+            return outputs.sum()
+        return self._of_outputs(outputs, labels, mask, unembedding)
 
     def _hidden(self, model: LanguageModel, input_ids: Tensor) -> Tensor:
         """[B, T, d]; each group of rows in windows of its own length."""
@@ -136,11 +166,14 @@ class SegmentLoss(nn.Module):
         mask: Tensor,
         fresh: Tensor,
         state: State,
-    ) -> tuple[Tensor, State]:
-        """Outputs [B, T, d] and the state after, window by window: each reads what those before
-        it in the segment have written.
+        slices: Tensor | None,
+    ) -> tuple[Tensor, Tensor | float, State]:
+        """Outputs [B, T, d], nats of the slices, and the state after, window by window: each reads
+        what those before it in the segment have written. Of a module that gives distributions:
+        losses [B, T].
         """
         unembedding = unembedding_of(model)
+        again: Tensor | float = 0.0
         groups, outputs, states = len(self.windows), [], []
         for number, width in enumerate(self.windows):
             rows = slice(number, None, groups)
@@ -151,13 +184,22 @@ class SegmentLoss(nn.Module):
                 held = renewed(held, body.fresh_state(len(begins)), begins)
                 lengths = mask[rows, part].sum(1)
                 window = Window(input_ids[rows, part], lengths, lengths, width)
-                hidden, memo = body.read(model, window, held)
+                found, memo = body.read(model, window, held)
+                pieces.append(_output(found, labels[rows, part], window.mask))
                 held = body.write(memo, window, labels[rows, part], unembedding, held)
-                pieces.append(hidden.float())
+                if slices is not None:
+                    first, lengths = slices[rows, start // self.chunk].unbind(1)
+                    places = first[:, None] + torch.arange(width, device=first.device)
+                    places = places.clamp_max(input_ids.shape[1] - 1)
+                    told = labels[rows].gather(1, places)
+                    window = Window(input_ids[rows].gather(1, places), lengths, lengths, width)
+                    found, _ = body.read(model, window, held)  # and nothing is written
+                    read = _output(found, told, window.mask)
+                    again = again + self._nats(read, told, window.mask, unembedding)
             outputs.append(torch.cat(pieces, dim=1))
             states.append(held)
         after = {name: _in_turn([held[name] for held in states]) for name in state}
-        return _in_turn(outputs), after
+        return _in_turn(outputs), again, after
 
     def _fresh_state(self, lanes: int) -> State:
         """The fresh state of so many lanes in memory of its own; floating tensors in float32."""
@@ -169,6 +211,14 @@ class SegmentLoss(nn.Module):
             .to(torch.float32 if value.is_floating_point() else value.dtype)
             for name, value in self.head.fresh_state(lanes).items()
         }
+
+
+def _output(found: Tensor | Scores, labels: Tensor, mask: Tensor) -> Tensor:
+    """What a module read, in float32: hidden states [B, C, d], or the losses [B, C] of `Scores`."""
+    if isinstance(found, Tensor):
+        return found.float()
+    with torch.autocast(labels.device.type, enabled=False):
+        return token_nll(found, lambda: labels, mask, gradients=True)
 
 
 def _in_turn(pieces: Sequence[Tensor]) -> Tensor:

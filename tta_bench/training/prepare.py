@@ -114,9 +114,20 @@ def encode(
     return TokenArray(np.concatenate(parts), starts), counts
 
 
-def load_prepared(folder: Path) -> TokenArray:
-    """The token array of a prepared folder, mapped into memory."""
-    return TokenArray(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "starts.npy"))
+def load_prepared(folder: Path) -> tuple[TokenArray, dict[str, Any]]:
+    """The token array of a prepared folder, mapped into memory, and its `prepared.json`.
+
+    Raises:
+        DocumentError: the folder is none that `prepare` has finished.
+    """
+    if not (folder / "prepared.json").is_file():
+        raise DocumentError(
+            f"{folder} holds no prepared texts; tta-bench train --config RECIPE --prepare-only "
+            "makes such a folder."
+        )
+    summary = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+    ids = np.load(folder / "ids.npy", mmap_mode="r")
+    return TokenArray(ids, np.load(folder / "starts.npy")), summary
 
 
 def _batches(items: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:

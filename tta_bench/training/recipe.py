@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,17 +76,31 @@ class Schedule:
     segment: int = 2048  # tokens of each lane in a step
     windows: tuple[int, ...] = (256,)  # that the body reads at once; lanes take them in turn
     chunk: int = 256  # of the method's updates while training; no result depends on it
+    reconstruction: bool = False  # each window is followed by a slice of what was written so far
     learning_rate: float = 3e-3
     rate_factor: float = 10.0  # on it, for step sizes and half-lives, which are logarithms
-    warmup_steps: int = 100
+    warmup_steps: int = 100  # at most: after a quarter of the budget the rate has risen
     weight_decay: float = 0.1
     adam_beta2: float = 0.95
     clip: float = 1.0
-    log_every: int = 50
+    log_every: int = 50  # steps; a tenth of all if that is less
     checkpoint_every: int = 500
     compile: bool = True  # on CUDA only: on a CPU it costs more than it earns
     workers: int = 4  # processes that cut segments, on CUDA
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "lanes", "segment", "chunk", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not self.windows or min(self.windows) < 1:
+            raise ValueError("windows must be one or several numbers of at least 1.")
+        for name in ("minutes", "batch", "warmup_steps", "weight_decay", "clip", "workers"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        for name in ("learning_rate", "rate_factor"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,21 @@ class Recipe:
         values = dataclasses.asdict(self)
         values["corpus"] = None if self.corpus is None else self.corpus.digest
         return json.loads(json.dumps(values, default=str))
+
+
+def recipe_files(paths: Sequence[Path]) -> list[Path]:
+    """The recipes that these paths name; of a folder those in it, by name.
+
+    Raises:
+        UsageError: a folder holds none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"the folder {path} holds no recipe, a file NAME.yaml.")
+        files += found
+    return files
 
 
 def load_recipe(path: Path, **changes: Any) -> Recipe:
@@ -146,7 +176,10 @@ def make_recipe(
         whole["corpus"] = None
     recipe = convert.make(Recipe, whole)
     train = {k: v for k, v in given.items() if k in schedule}
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **train))
+    try:
+        return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **train))
+    except ValueError as error:
+        raise UsageError(f"the command line: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Converter]:

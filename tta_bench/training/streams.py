@@ -5,12 +5,15 @@ kW .. kW+W-1 of the document, from the prefix token and the tokens before. Its l
 padded. A *segment* is the T tokens that a lane reads in one training step: one or several windows.
 A document ends, and the next begins, at the edge of a window. Nothing depends on how lanes are
 distributed over processes or accumulated batches.
+
+Where reconstruction is trained, too, every window is followed by a *slice*: a random piece, no
+longer than a window, of what the segment has held of its document up to there.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +53,8 @@ class LaneSegments(Dataset[int]):
         segment: T, a multiple of every W.
         chunk: a divisor of every W; the starts of documents are given per chunk.
         steps: number of segments per lane.
-        seed: seed for the order of the documents.
+        seed: seed for the order of the documents, and for slices.
+        slices: whether batches say which slices are reconstructed.
 
     Raises:
         UsageError: the lengths do not divide each other, or no document has two tokens.
@@ -65,12 +69,14 @@ class LaneSegments(Dataset[int]):
         chunk: int,
         steps: int,
         seed: int,
+        slices: bool = False,
     ) -> None:
         if any(segment % window or window % chunk for window in windows):
             listed = ", ".join(map(str, windows))
             raise UsageError(
                 f"the segment ({segment}) must be a multiple of every window ({listed}), and every "
-                f"window a multiple of the chunk ({chunk})."
+                f"window a multiple of the chunk ({chunk}); a recipe sets train.windows and "
+                "train.chunk."
             )
         if lanes % len(windows):
             raise UsageError(
@@ -78,6 +84,7 @@ class LaneSegments(Dataset[int]):
             )
         self.documents, self.lanes, self.windows = documents, lanes, tuple(windows)
         self.segment, self.chunk, self.steps, self.seed = segment, chunk, steps, seed
+        self.slices = slices
         self._plans = self._deal()
 
     def __len__(self) -> int:
@@ -103,34 +110,54 @@ class LaneSegments(Dataset[int]):
         return self.lanes * self.segment * self.filled
 
     def collate(self, items: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: `input_ids`, `labels`, `mask` [B, T], `fresh` [B, T / chunk] and `lane` [B]."""
+        """A batch: `input_ids`, `labels`, `mask` [B, T], `fresh` [B, T / chunk] and `lane` [B].
+
+        With slices `slices` [B, T / chunk, 2], too: place in the segment and length of the slice
+        after the window that begins at each chunk.
+        """
         size = len(items), self.segment
         inputs, labels = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         mask = np.zeros(size, dtype=bool)
         fresh = np.zeros((len(items), self.segment // self.chunk), dtype=bool)
-        lanes = [item % self.lanes for item in items]
-        for row, (item, lane) in enumerate(zip(items, lanes, strict=True)):
-            window = self.window_of(lane)
-            count = self.segment // window
-            first = item // self.lanes * count
-            places, lengths = (part[first : first + count] for part in self._plans[lane])
-            for k, (place, length) in enumerate(zip(places, lengths, strict=True)):
-                start = k * window
-                begins = place < 0
-                place = ~place if begins else place
+        slices = np.zeros((*fresh.shape, 2), dtype=np.int64)
+        for row, item in enumerate(items):
+            window = self.window_of(item % self.lanes)
+            draws = np.random.default_rng((self.seed, item)).random(self.segment // window)
+            document = 0  # where what the segment holds of the window's document begins
+            for start, place, begins, length in self.windows_in(item):
                 inputs[row, start : start + length] = self.documents.ids[place : place + length]
                 labels[row, start : start + length] = self.documents.ids[
                     place + 1 : place + length + 1
                 ]
                 mask[row, start : start + length] = True
                 fresh[row, start // self.chunk] = begins
-        return {
+                document = start if begins else document
+                # The label of a slice's last token has been read as well.
+                room = start + length - 1 - document
+                if room > 0:
+                    offset = int(draws[start // window] * room)
+                    found = document + offset, min(window, room - offset)
+                    slices[row, start // self.chunk] = found
+        batch = {
             "input_ids": torch.from_numpy(inputs),
             "labels": torch.from_numpy(labels),
             "mask": torch.from_numpy(mask),
             "fresh": torch.from_numpy(fresh),
-            "lane": torch.tensor(lanes),
+            "lane": torch.tensor([item % self.lanes for item in items]),
         }
+        return batch | {"slices": torch.from_numpy(slices)} if self.slices else batch
+
+    def windows_in(self, item: int) -> Iterator[tuple[int, int, bool, int]]:
+        """The windows of a segment: where each begins in it and in `documents.ids`, whether a
+        document begins there, and how many tokens it holds.
+        """
+        lane = item % self.lanes
+        window = self.window_of(lane)
+        count = self.segment // window
+        first = item // self.lanes * count
+        places, lengths = (part[first : first + count] for part in self._plans[lane])
+        for k, (place, length) in enumerate(zip(places.tolist(), lengths.tolist(), strict=True)):
+            yield k * window, ~place if place < 0 else place, place < 0, length
 
     def _deal(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """The windows of each lane: where each begins in `ids`, and its number of tokens.

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
-import tta_bench
 from tta_bench.contract.registry import load
 from tta_bench.contract.source import source_hash
 from tta_bench.contract.spec import build, split_spec
 from tta_bench.errors import MethodError, UsageError
+from tta_bench.format import binary
 from tta_bench.heads import BodyModule, Head, SlowWeights
 from tta_bench.heads.slow_weights import base_identity
 from tta_bench.model.attention import use_causal_attention
@@ -26,19 +26,29 @@ from tta_bench.model.load import load_model
 from tta_bench.model.prefix import prefix_id
 from tta_bench.store.environment import checkout_state
 from tta_bench.store.jsonable import jsonable
+from tta_bench.training.folder import (
+    FACTS,
+    NOTE,
+    PREPARED,
+    SOURCE,
+    WEIGHTS,
+    finished,
+    how_to_use,
+    note_of,
+)
 from tta_bench.training.heldout import evaluate_heldout
+from tta_bench.training.hidden import KeptHidden
 from tta_bench.training.log import rates_of
 from tta_bench.training.loss import SegmentLoss
 from tta_bench.training.prepare import encode, load_prepared, prepare
+from tta_bench.training.processes import Processes, join
 from tta_bench.training.recipe import Recipe
+from tta_bench.training.spread import spread_lanes
 from tta_bench.training.streams import LaneSegments, TokenArray
-from tta_bench.training.trainer import Trained, has_checkpoint, run_trainer
+from tta_bench.training.trainer import Trained, run_trainer
+from tta_bench.version import __version__
 
 Say = Callable[[str], None]
-WEIGHTS = "weights.safetensors"
-FACTS = "training.json"
-NOTE = "recipe.json"
-SOURCE = "source_sha256"
 
 
 def train(
@@ -47,10 +57,13 @@ def train(
     device: str = "auto",
     say: Say = print,
     prepared: Path | None = None,
+    hidden: Path | None = None,
+    texts: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and saves. Returns what it took, which is also written to `training.json`.
 
     The same call again continues from the last checkpoint; if all is done it returns the facts.
+    Under torchrun every process calls it, and the first one alone writes and speaks.
 
     Args:
         recipe: what to train.
@@ -58,27 +71,56 @@ def train(
         device: `auto`, `cuda`, `mps` or `cpu`.
         say: called with each message for the user.
         prepared: folder of prepared texts, if they were made elsewhere.
+        hidden: folder in which the hidden states of a frozen body are kept; see `KeptHidden`.
+        texts: where the texts of a corpus are prepared; by default in `folder`.
 
     Raises:
-        UsageError: the method cannot be trained this way, or `folder` holds the training of another
-            recipe or of another source of the method.
+        UsageError: the method cannot be trained this way, or `folder` holds something else, such as
+            the training of another recipe or of another source of the method.
         MethodError: the method has no slow weights, or they are no module of `tta_bench.heads`.
+        KeyboardInterrupt: Ctrl-C; `last_checkpoint` says what is kept.
     """
+    met = distributed.is_initialized()  # by a sequence of trainings, which also parts
+    processes = join(device)
+    if not processes.first:
+        say = silence
+    facts = _train(recipe, folder, processes, say, prepared, hidden, texts)
+    if not met:
+        processes.part()
+    return facts
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    processes: Processes,
+    say: Say,
+    prepared: Path | None,
+    hidden: Path | None,
+    texts: Path | None,
+) -> dict[str, Any]:
     name, values = split_spec(recipe.method)
     cls = load(name)
     source = source_hash(cls)
     facts = finished(recipe, source, folder)
     if facts is not None:
         say(f"nothing to do: {folder} holds the finished training of this recipe.")
+        say(how_to_use(cls, recipe, folder))
         return facts
     schedule = recipe.train
+    spread = spread_lanes(schedule, processes.count)
     set_seed(schedule.seed)
     slow = build(cls.Slow, values, name)
-    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
     frozen = recipe.body == "frozen"
     # A trained body keeps float32 weights; one that is only read may be as narrow as in evaluation.
-    model = load_model(recipe.base, "auto" if frozen else "float32", device)
+    say(f"loading {recipe.base}")
+    model = load_model(recipe.base, "auto" if frozen else "float32", str(processes.device))
+    positions = model.max_positions
+    if positions is not None and max(schedule.windows) > positions:
+        raise UsageError(
+            f"windows of {max(schedule.windows)} tokens are longer than the {positions} positions "
+            f"of {model.name}: set train.windows in a recipe."
+        )
     identity = base_identity(model, recipe.body)  # type: ignore[arg-type]
     if recipe.body == "scratch":
         model = fresh(model)
@@ -95,8 +137,14 @@ def train(
         )
     if isinstance(head, BodyModule):
         model = head.attach(model)
+    elif schedule.reconstruction:
+        raise UsageError(
+            f"{name} writes nothing that the body could reconstruct a text from: "
+            "train.reconstruction is for methods that act inside the body; leave it out."
+        )
     model.net.requires_grad_(not frozen)
-    documents, texts = training_texts(recipe, folder, model, say, prepared)
+    with processes.first_alone():
+        documents, about = training_texts(recipe, texts or folder / PREPARED, model, say, prepared)
     segments = LaneSegments(
         documents,
         schedule.lanes,
@@ -105,6 +153,7 @@ def train(
         schedule.chunk,
         schedule.steps,
         schedule.seed,
+        schedule.reconstruction,
     )
     say(
         f"{len(documents.starts) - 1:,} documents, {documents.tokens:,} tokens; "
@@ -112,6 +161,10 @@ def train(
     )
     limit = f" or {schedule.minutes:g} minutes" if schedule.minutes else ""
     say(f"{segments.steps:,} steps{limit}, {segments.tokens_per_step:,.0f} tokens per step")
+    kept = None
+    if hidden is not None:
+        with processes.first_alone():
+            kept = _kept(hidden, name, model, head, frozen, segments, say)
     loss = SegmentLoss(
         model,
         None if head is None else head.to(model.device),
@@ -120,16 +173,26 @@ def train(
         schedule.chunk,
         schedule.lanes,
         schedule.segment * segments.filled,
+        kept,
     )
     # Only now: a command that was mistaken must not stand in the way of the right one.
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / NOTE).write_text(json.dumps(_note(recipe, source), indent=2) + "\n")
-    took = run_trainer(loss, segments, schedule, folder, say)
+    if processes.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / NOTE).write_text(json.dumps(note_of(recipe, source), indent=2) + "\n")
+    try:
+        took = run_trainer(loss, segments, schedule, folder, say, spread, processes)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"the memory of {processes.device} ran out: read fewer documents side by side "
+            "(--lanes), or fewer at once (train.batch in a recipe)."
+        ) from error
     model.net.requires_grad_(False)
-    facts = _facts(recipe, source, took, documents, texts, head)
+    facts = _facts(recipe, source, took, documents, about, head, processes)
+    if not processes.first:
+        return facts
     if head is None:
         _save_model(model, folder)
-        heldout = Path(texts.get("folder", "")) / "heldout.jsonl"
+        heldout = Path(about.get("folder", "")) / "heldout.jsonl"
         if heldout.is_file():
             saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
             facts["heldout"] = evaluate_heldout(
@@ -140,47 +203,33 @@ def train(
     (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     took_time = "" if took.seconds is None else f" in {took.seconds:.1f} s"
     say(f"{took.tokens:,} tokens{took_time}; everything is in {folder}.")
+    say(how_to_use(cls, recipe, folder))
     return facts
 
 
-def finished(recipe: Recipe, source: str, folder: Path) -> dict[str, Any] | None:
-    """The facts of a finished training in `folder`, if there is one.
-
-    Args:
-        recipe: what is to be trained.
-        source: hash of the method's source.
-        folder: where the training would be.
-
-    Raises:
-        UsageError: the folder holds a training of another recipe or of another source.
-    """
-    note, done = folder / NOTE, folder / FACTS
-    # What ended before its first checkpoint, such as a head that failed, holds nothing to keep.
-    if note.is_file() and (done.is_file() or has_checkpoint(folder)):
-        differences = _differences(json.loads(note.read_text()), _note(recipe, source))
-        if differences:
-            raise UsageError(
-                f"{folder} holds another training ({'; '.join(differences)}); give another "
-                "--output or delete it."
-            )
-    return json.loads(done.read_text()) if done.is_file() else None
+def _kept(
+    hidden: Path,
+    name: str,
+    model: LanguageModel,
+    head: Any,
+    frozen: bool,
+    segments: LaneSegments,
+    say: Say,
+) -> KeptHidden:
+    """Where the hidden states of a training are kept."""
+    if not (frozen and isinstance(head, Head)):
+        raise UsageError(
+            f"--hidden keeps what a frozen body gives to a head, and this training of {name} "
+            "changes what its body gives; leave the option out."
+        )
+    kept = KeptHidden(hidden, model, segments)
+    missing = binary(kept.missing_bytes, 30)
+    say(f"hidden states are kept in {kept.folder}; at most {missing} GiB are still to be added")
+    return kept
 
 
-def _note(recipe: Recipe, source: str) -> dict[str, Any]:
-    """What makes two trainings the same."""
-    return {**recipe.to_dict(), SOURCE: source}
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two notes, each such as `steps: 12, now 20`."""
-    was, now = ({**note, **note["train"]} for note in (old, new))
-    keys = [key for key in {**was, **now} if key != "train" and was.get(key) != now.get(key)]
-    return [
-        f"the source of {new['method'].split(':')[0]} has changed"
-        if key == SOURCE
-        else f"{key}: {was.get(key)}, now {now.get(key)}"
-        for key in keys
-    ]
+def silence(line: str) -> None:
+    """Says nothing, as processes other than the first do."""
 
 
 def fresh(model: LanguageModel) -> LanguageModel:
@@ -199,20 +248,19 @@ def words_of(model: LanguageModel) -> PreTrainedTokenizerBase:
 def training_texts(
     recipe: Recipe, folder: Path, model: LanguageModel, say: Say, prepared: Path | None
 ) -> tuple[TokenArray, dict[str, Any]]:
-    """The documents, and what the facts say of them."""
+    """The documents, and what the facts say of them; `folder` is where a corpus is prepared."""
     tokenizer = words_of(model)
-    prefix = prefix_id("auto", tokenizer, model.vocab_size)
+    prefix = prefix_id("auto", tokenizer, model.readable_ids)
     if prefix is None:
         raise UsageError(f"the tokenizer of {model.name} has neither BOS nor EOS to begin with.")
     if prepared is None and recipe.corpus is not None:
-        prepared = prepare(
-            recipe.corpus, folder / "prepared", tokenizer.backend_tokenizer, prefix, say
-        )
+        prepared = prepare(recipe.corpus, folder, tokenizer.backend_tokenizer, prefix, say)
     if prepared is not None:
-        summary = json.loads((prepared / "prepared.json").read_text(encoding="utf-8"))
-        return load_prepared(prepared), {"folder": str(prepared), "prepared": summary}
+        documents, summary = load_prepared(prepared)
+        return documents, {"folder": str(prepared), "prepared": summary}
     from tta_bench.documents.sources import load_documents
 
+    say(f"tokenising {recipe.dataset}")
     texts = (("", document.text) for document in load_documents(recipe.dataset))
     documents, _ = encode(tokenizer.backend_tokenizer, texts, prefix)
     return documents, {"dataset": recipe.dataset}
@@ -225,8 +273,9 @@ def _facts(
     documents: TokenArray,
     texts: dict[str, Any],
     head: Any,
+    processes: Processes,
 ) -> dict[str, Any]:
-    on_gpu = torch.cuda.is_available()
+    on_gpu = processes.device.type == "cuda"
     return {
         "name": recipe.name,
         "recipe": recipe.to_dict(),
@@ -236,11 +285,12 @@ def _facts(
             "tokens_per_second": took.tokens_per_second,
             "passes": took.tokens / documents.tokens,
             "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+            "devices": processes.count,
             "rates": rates_of(head),
         },
         "texts": {key: value for key, value in texts.items() if key != "folder"},
         "versions": {
-            "tta_bench": tta_bench.__version__,
+            "tta_bench": __version__,
             "commit": checkout_state()["commit"],
             "torch": torch.__version__,
             "python": platform.python_version(),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tta_bench.contract.method import Method
 
 _FREE = (type(None), bool, type(Ellipsis), BuiltinFunctionType)
-_SHARED = (LanguageModel, LaneCache, ModuleType)
-"""What belongs to the bench or to the interpreter."""
+_SHARED = (LanguageModel, ModuleType)
+"""What belongs to the bench or to the interpreter, as the cache that the engine carries does."""
 
 
 def held_bytes(method: Method) -> int:
@@ -38,6 +38,8 @@ def held_bytes(method: Method) -> int:
     while waiting:
         thing = waiting.pop()
         if id(thing) in seen or isinstance(thing, (*_FREE, *_SHARED)):
+            continue
+        if isinstance(thing, LaneCache) and not thing.of_method:
             continue
         seen.add(id(thing))
         kept.append(thing)

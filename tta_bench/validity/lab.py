@@ -7,6 +7,7 @@ import inspect
 import random
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_bench.contract.choice import MethodChoice
 from tta_bench.contract.method import Method
 from tta_bench.documents import TokenizedDocument
+from tta_bench.engine.preflight import check_needs
 from tta_bench.engine.protocol import Protocol
+from tta_bench.engine.streams import full_step
 from tta_bench.errors import BenchError
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.validity.fingerprint import differences, fingerprint
@@ -110,8 +114,12 @@ class Lab:
         restore(self.model, self._weights)
         seed_everything()
         params = self.params if params is None else params
+        model = model or self.model
+        choice = MethodChoice(self.subject.name, self.subject.cls, params)
         try:
-            return self.subject.cls(model or self.model, params, lanes)
+            # Documents of the probes are short, whatever it would read of longer ones.
+            check_needs(choice, model, full_step(PLAIN), longest=0)
+            return self.subject.cls(model, params, lanes)
         except BenchError as error:
             raise CannotBuild(str(error)) from error
 
@@ -216,12 +224,12 @@ class Probe:
 
 def _place(error: BaseException, cls: type) -> str:
     """` (file:line)` of the innermost call in the method's own folder; empty if there is none."""
-    try:
-        folder = Path(inspect.getfile(cls)).parent
-    except (TypeError, OSError):  # a class made at a prompt has no file
-        return ""
+    folders = set()
+    for part in getattr(cls, "parts", (cls,)):
+        with suppress(TypeError, OSError):  # a class made at a prompt has no file
+            folders.add(Path(inspect.getfile(part)).parent)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == folder]
+    own = [frame for frame in frames if Path(frame.filename).parent in folders]
     return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 

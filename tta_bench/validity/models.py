@@ -29,7 +29,7 @@ _SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_attention_heads": 4,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 4096,  # more than any document of a probe has tokens
     "bos_token_id": PREFIX,
     "eos_token_id": PREFIX + 1,
     "pad_token_id": PREFIX + 2,

@@ -37,7 +37,17 @@ _LIBRARY: tuple[tuple[Any, tuple[str, ...]], ...] = (
     ),
     (
         torch.Tensor,
-        ("float", "gather", "sum", "log_softmax", "softmax", "logsumexp", "masked_fill", "detach"),
+        (
+            "float",
+            "gather",
+            "sum",
+            "max",
+            "log_softmax",
+            "softmax",
+            "logsumexp",
+            "masked_fill",
+            "detach",
+        ),
     ),
     (torch.autograd, ("grad", "backward")),
 )

@@ -14,7 +14,7 @@ from tta_bench.engine.loop import DocumentResult, Engine
 from tta_bench.engine.protocol import Protocol
 from tta_bench.engine.step import Step
 from tta_bench.engine.streams import Part, Stream
-from tta_bench.model.scores import Scores
+from tta_bench.model.scores import Scored, Scores
 from tta_bench.validity.models import PREFIX
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Reader(Engine):
         self,
         lanes: list[Stream | None],
         parts: Sequence[Part],
-        losses: Tensor,
+        taken: Scored,
         on_step: Callable[[int, float], None],
     ) -> Iterator[DocumentResult]:
         rows = self.step.observed.log_probabilities
@@ -152,7 +152,7 @@ class Reader(Engine):
                 self._rows[stream.index].append(rows[lane, : span.scored])
                 if self._states is not None:
                     self._states[stream.index].append(_lane_state(self.method, lane))
-        return super().record(lanes, parts, losses, on_step)
+        return super().record(lanes, parts, taken, on_step)
 
 
 def _lane_state(method: Method, lane: int) -> dict[str, Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from tta_bench.contract.choice import MethodChoice, choose
+from tta_bench.contract.flat import flat, replaced
 from tta_bench.contract.method import Method
-from tta_bench.contract.registry import load
-from tta_bench.contract.spec import build, split_spec, to_spec
+from tta_bench.contract.stack import Stack, StackParams
 
 SWITCHES = (
     "lr",
@@ -25,6 +25,27 @@ SWITCHES = (
     "scale",
 )
 """Hyper-parameters that switch a method off at 0, unless its class names others in `off`."""
+
+
+def switches(cls: type[Method], params: Any) -> list[dict[str, Any]]:
+    """Hyper-parameters, named as in `flat`, each of which should switch a method off.
+
+    They are those that its class declares in `off`, where an empty one says that nothing does;
+    otherwise those whose names are known. A stack is off where all of its parts are.
+    """
+    if isinstance(params, StackParams):
+        assert issubclass(cls, Stack)
+        together: dict[str, Any] = {}
+        for number, (part, own) in enumerate(zip(cls.parts, params.parts, strict=True)):
+            found = switches(part, own.params)
+            if not found:
+                return []
+            together |= {f"{number}.{name}": value for name, value in found[-1].items()}
+        return [together]
+    if cls.off is not None:
+        return [dict(cls.off)] if cls.off else []
+    known: dict[str, Any] = {name: 0.0 for name in SWITCHES if name in flat(params)}
+    return [*({name: value} for name, value in known.items()), *([known] if len(known) > 1 else [])]
 
 
 @dataclass(frozen=True)
@@ -56,30 +77,28 @@ class Subject:
             UsageError: an unknown method or parameter.
             MethodError: its module cannot be imported.
         """
-        name, values = split_spec(spec)
-        method = load(name)
-        return cls.of(name, method, build(method.Params, values, name))
+        return cls.of(*choose(spec))
 
     @property
     def spec(self) -> str:
         """The shortest spec of it, as given."""
-        return to_spec(self.name, self.given)
+        return MethodChoice(self.name, self.cls, self.given).spec
 
     @property
     def changes(self) -> list[Change]:
         """What `probe_params` changed."""
+        probed = flat(self.params)
         return [
-            Change(field.name, given, probed)
-            for field in dataclasses.fields(self.given)
-            if (given := getattr(self.given, field.name))
-            != (probed := getattr(self.params, field.name))
+            Change(name, given, probed[name])
+            for name, given in flat(self.given).items()
+            if given != probed[name]
         ]
 
     @property
     def as_near_as_affordable(self) -> Any:
         """As given, save for the numbers that `probe_params` made smaller."""
         smaller = {change.name: change.probed for change in self.changes if change.smaller}
-        return dataclasses.replace(self.given, **smaller)
+        return replaced(self.given, smaller)
 
 
 @dataclass(frozen=True)
@@ -89,6 +108,11 @@ class Change:
     name: str
     given: Any
     probed: Any
+
+    @property
+    def switch(self) -> bool:
+        """Whether it may switch the method off, or a part of a stack."""
+        return self.name.rpartition(".")[2] in SWITCHES
 
     @property
     def smaller(self) -> bool:

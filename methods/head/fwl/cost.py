@@ -15,7 +15,8 @@ def layer_flops(layer: FastWeightLayer, positions: int) -> float:
 
     With every kernel and bias fast, nothing forgotten and m = 4d: 56 d^2 + 20 d (C - 1) a
     position. Forgetting adds 8 d^2, since a fading sum cannot be folded into the weight, and
-    16 d^2 for each further rate.
+    16 d^2 for each further rate. A preconditioned sum cannot be folded either, and a learned
+    preconditioner adds 4 d^2.
     """
     (inner, width), outer = layer.w1.shape, layer.w2.shape[1]
     first, second = inner * width, width * outer
@@ -29,10 +30,11 @@ def layer_flops(layer: FastWeightLayer, positions: int) -> float:
         pairs += inner
     if "w2" in layer.log_steps:
         # Read as one kernel with the slow one, or beside it.
-        products += second * (2 * layer.rates + 1 if forgets else 2)
+        products += second * (2 if layer.folds else 2 * layer.rates + 1)
         pairs += width
     else:
         products += second
+    products += sum(step.products for step in layer.preconditioners.values())
     if layer.first_is_fast:
         pairs += width
     if "w2" in layer.log_steps or "b2" in layer.log_steps:

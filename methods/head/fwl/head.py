@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tta_bench import Window
 from tta_bench.heads import Head, SlowOptions, State, Unembedding
+from tta_bench_methods.head.block.scale import unit_scale
 from tta_bench_methods.head.fwl.cost import layer_flops, slow_flops
 from tta_bench_methods.head.fwl.layer import FAST, FastWeightLayer
+from tta_bench_methods.head.fwl.precondition import Kind
 from tta_bench_methods.head.fwl.writes import SlowPass, Writes
 
 NORMALISER = 1024
@@ -22,10 +22,7 @@ NORMALISER = 1024
 The authors divide by the size of the batch, so that a stream's step depends on its neighbours."""
 
 HALF_LIVES = (512.0, 64.0, 4096.0, 16.0)
-"""Half-lives at the start of training, in tokens, as many as there are rates."""
-
-SOFT = 0.01
-"""Entries below this share of a hidden state's RMS count as linear, not as roots."""
+"""Half-lives at the start of training, in tokens, as many as there are rates; see `span`."""
 
 
 @dataclass
@@ -40,8 +37,22 @@ class FastWeightOptions(SlowOptions):
         default="learned", metadata={"help": "half-lives of what was written; off: as in the paper"}
     )
     rates: int = field(default=1, metadata={"help": "half-lives side by side, 1 to 4"})
+    span: float = field(
+        default=0.0,
+        metadata={
+            "help": "how many times the shortest half-life the longest is before training, around "
+            "512 tokens; 0: 512, 64, 4096, 16 in turn"
+        },
+    )
     width: int = field(default=4, metadata={"help": "hidden units, in multiples of the model's d"})
     step: float = field(default=1.0, metadata={"help": "step size eta before training"})
+    precondition: Kind = field(
+        default="off",
+        metadata={
+            "help": "the step of a kernel times a learned matrix, or the running inverse second "
+            "moment of its inputs"
+        },
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.rates <= len(HALF_LIVES):
@@ -50,6 +61,18 @@ class FastWeightOptions(SlowOptions):
             raise ValueError("rates above 1 need forget=learned.")
         if self.width < 1 or self.step <= 0:
             raise ValueError("width must be at least 1 and step above 0.")
+        if self.span and (self.rates < 2 or self.span < 1):
+            raise ValueError("span must be at least 1, with rates of 2 or more, or 0.")
+
+    @property
+    def half_lives(self) -> tuple[float, ...]:
+        """Half-lives before training, in tokens; none where nothing is forgotten."""
+        if self.forget == "off":
+            return ()
+        if not self.span:
+            return HALF_LIVES[: self.rates]
+        places = (rate / (self.rates - 1) - 0.5 for rate in range(self.rates))
+        return tuple(HALF_LIVES[0] * self.span**place for place in places)
 
 
 class FastWeightHead(Head):
@@ -73,7 +96,8 @@ class FastWeightHead(Head):
             (hidden_size, slow.width * hidden_size, hidden_size),
             fast if slow.fast else (),
             slow.step,
-            HALF_LIVES[: slow.rates] if slow.forget == "learned" else (),
+            slow.half_lives,
+            precondition=slow.precondition,
         )
         if slow.residual:
             nn.init.zeros_(self.layer.alpha)
@@ -159,14 +183,3 @@ class FastWeightHead(Head):
     def inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """x and what is added to the output."""
         return (unit_scale(hidden), hidden) if self.residual else (hidden, None)
-
-
-def unit_scale(hidden: Tensor) -> Tensor:
-    """About the signed square root of every entry, then RMS 1 over the last dimension.
-
-    Hidden states of pretrained models have a few huge dimensions, which would otherwise make all
-    keys alike. Near zero the root is softened: its slope is infinite there.
-    """
-    width = math.sqrt(hidden.shape[-1])
-    unit = F.normalize(hidden, dim=-1) * width
-    return F.normalize(unit / (unit.abs() + SOFT).sqrt(), dim=-1) * width

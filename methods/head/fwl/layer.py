@@ -23,7 +23,7 @@ forgetting it is sum_r eta_r 2^(-(n-1)/h_r): one or several step sizes eta_r, ea
 h_r in tokens. The query of the second layer is the fast activation, its keys are slow ones. All
 gradients are taken at the slow weights, so the step on a prefix is a sum over its positions: linear
 attention with keys x, a1 and values d1, d2, and a state of fixed size. The label of s is the input
-of s + 1, hence the strict s < t.
+of s + 1, hence the strict s < t. Steps of the kernels may be preconditioned (`precondition`).
 
 Everything here is differentiable, the gradients d included: training the slow weights through the
 fast pass needs no more than `loss.backward()`.
@@ -32,6 +32,7 @@ fast pass needs no more than `loss.backward()`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +40,19 @@ from torch.nn import functional as F
 
 from tta_bench.heads import Unembedding, loss_gradient
 from tta_bench_methods.head.fwl.forgetting import after_chunk, inside_chunk, left, spread
+from tta_bench_methods.head.fwl.precondition import Kind, preconditioner
 from tta_bench_methods.head.fwl.writes import LAYER, SlowPass, Writes
 
 FAST = ("w1", "b1", "w2", "b2", "alpha", "beta")
 """Every tensor that can be fast, as in the authors' TensorFlow code."""
 
+KERNELS = ("w1", "w2")
+"""Those that are matrices."""
+
 State = Mapping[str, Tensor]
 """What a stream has written: for each fast tensor the sum of its gradients, as faded as it is at
-the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R, n]."""
+the next position, a copy for each rate of forgetting: [B, in, R out] and [B, R, n]; and of a fast
+kernel what its preconditioner keeps, [B, 1, ...], named by both: `w1.squares`."""
 
 
 class FastWeightLayer(nn.Module):
@@ -59,6 +65,7 @@ class FastWeightLayer(nn.Module):
         half_lives: half-lives h_r in tokens at the start, one for each rate of forgetting; none:
             nothing is ever forgotten.
         eps: added to the variance in LN. The larger it is, the more a small z2 stays small.
+        precondition: what the steps of the fast kernels are multiplied by.
 
     Kernels are [in, out] and start as N(0, 0.05^2), as in the authors' code. Step sizes and
     half-lives are kept as logarithms: they stay positive, and a training step changes them by a
@@ -72,6 +79,7 @@ class FastWeightLayer(nn.Module):
         step: float = 1.0,
         half_lives: Sequence[float] = (),
         eps: float = 1e-6,
+        precondition: Kind = "off",
     ):
         super().__init__()
         inner, width, outer = sizes
@@ -90,6 +98,16 @@ class FastWeightLayer(nn.Module):
         lives = torch.tensor(list(half_lives)).log()
         self.log_half_lives = nn.ParameterDict({k: nn.Parameter(lives.clone()) for k in kinds})
         self.first_is_fast = "w1" in self.log_steps or "b1" in self.log_steps
+        # Of `Preconditioner`; the types of nn.Module hide what it has beside forward.
+        self.preconditioners: Any = nn.ModuleDict(
+            {
+                name: preconditioner(precondition, *self.get_parameter(name).shape)
+                for name in KERNELS
+                if name in fast
+            }
+        )
+        # While nothing fades, a sum may fold into its kernel: one product fewer.
+        self.folds = not half_lives and precondition == "off"
 
     @property
     def fast(self) -> tuple[str, ...]:
@@ -143,6 +161,9 @@ class FastWeightLayer(nn.Module):
             *inner, outer = value.shape
             wide = [*inner, self.rates * outer] if inner else [self.rates, outer]
             state[name] = value.new_zeros(lanes, *wide)
+        for kernel, step in self.preconditioners.items():
+            kept = step.fresh(self.get_parameter(kernel), lanes)
+            state |= {f"{kernel}.{name}": value for name, value in kept.items()}
         return state
 
     def slow(self, x: Tensor, skip: Tensor | None = None) -> SlowPass:
@@ -170,7 +191,7 @@ class FastWeightLayer(nn.Module):
             values["alpha"] = gradient * slow.u
         if "beta" in self.log_steps:
             values["beta"] = gradient
-        keys = {"w1": slow.x, "w2": slow.a1}
+        keys = slow.keys
         return Writes({name: keys[name] for name in self.fast if name in keys}, values)
 
     def read(self, slow: SlowPass, writes: Writes, state: State) -> Tensor:
@@ -183,9 +204,9 @@ class FastWeightLayer(nn.Module):
         """
         a1 = slow.a1
         if self.first_is_fast:
-            z1 = slow.z1 - self._step("w1", "b1", slow.x, writes, state)
+            z1 = slow.z1 - self._step("w1", "b1", slow.x, slow, writes, state)
             a1 = z1.relu().square()
-        z2 = self._second(a1, writes, state)
+        z2 = self._second(a1, slow, writes, state)
         u, _ = _normalise(z2, self.eps)
         gain, bias = (
             self.get_parameter(name) - self._vector_step(name, slow.x.shape[1], writes, state)
@@ -199,8 +220,9 @@ class FastWeightLayer(nn.Module):
     ) -> dict[str, Tensor]:
         """The state after these positions; the one given stays as it is. Arguments as in `add`."""
         faded = self._faded(writes, lengths)
-        after = {}
-        for name, held in state.items():
+        after = self._keys_seen(writes, state, lengths)
+        for name in self.fast:
+            held = state[name]
             values, kept = faded[LAYER.get(name, name)]
             old = held if kept is None else held * spread(kept, held, name in writes.keys)
             if name in writes.keys:
@@ -218,7 +240,10 @@ class FastWeightLayer(nn.Module):
             lengths: [B] int64, positions of each lane. Where it is 0, nothing changes.
         """
         faded = self._faded(writes, lengths)
-        for name, held in state.items():
+        for name, value in self._keys_seen(writes, state, lengths).items():
+            state[name].copy_(value)
+        for name in self.fast:
+            held = state[name]
             values, kept = faded[LAYER.get(name, name)]
             if kept is not None:
                 held.mul_(spread(kept, held, name in writes.keys))
@@ -227,6 +252,14 @@ class FastWeightLayer(nn.Module):
                 torch.baddbmm(held, writes.keys[name].mT, values, out=held)
             else:
                 held.add_(values.sum(1).view(held.shape))
+
+    def _keys_seen(self, writes: Writes, state: State, lengths: Tensor | None) -> dict[str, Tensor]:
+        """What the preconditioners keep, after these positions."""
+        return {
+            f"{kernel}.{name}": value
+            for kernel, step in self.preconditioners.items()
+            for name, value in step.after(writes.keys[kernel], _of(kernel, state), lengths).items()
+        }
 
     def _faded(
         self, writes: Writes, lengths: Tensor | None = None
@@ -246,19 +279,19 @@ class FastWeightLayer(nn.Module):
         kind = "norm" if name in ("alpha", "beta") else LAYER.get(name, name)
         return self.log_half_lives.get(kind)
 
-    def _second(self, a1: Tensor, writes: Writes, state: State) -> Tensor:
-        if "w2" in self.log_steps and not self.log_half_lives:
-            # Nothing fades, so the sum folds into the kernel: one product fewer.
+    def _second(self, a1: Tensor, slow: SlowPass, writes: Writes, state: State) -> Tensor:
+        if "w2" in self.log_steps and self.folds:
             kernel = self.w2 - self.log_steps["w2"].exp() * state["w2"]
-            rest = self._step("w2", "b2", a1, writes, state, folded=True)
+            rest = self._step("w2", "b2", a1, slow, writes, state, folded=True)
             return torch.bmm(a1, kernel.to(a1.dtype)) + self.b2 - rest
-        return a1 @ self.w2 + self.b2 - self._step("w2", "b2", a1, writes, state)
+        return a1 @ self.w2 + self.b2 - self._step("w2", "b2", a1, slow, writes, state)
 
     def _step(
         self,
         kernel: str,
         bias: str,
         queries: Tensor,
+        slow: SlowPass,
         writes: Writes,
         state: State,
         folded: bool = False,
@@ -270,6 +303,8 @@ class FastWeightLayer(nn.Module):
         length = queries.shape[1]
         inside: Tensor | float = 0.0
         if kernel in self.log_steps:
+            step = self.preconditioners[kernel]
+            queries = step.queries(queries, slow.keys[kernel], _of(kernel, state))
             keys = writes.keys[kernel]
             kept = self._inside(kernel, length, keys.shape[1])
             inside = torch.bmm(queries, keys.mT) * kept
@@ -284,7 +319,7 @@ class FastWeightLayer(nn.Module):
             total = self._plus_held(kernel, total, found.unflatten(2, (self.rates, -1)))
         if bias in self.log_steps:
             total = self._plus_held(bias, total, state[bias][:, None])
-        return total
+        return self.preconditioners[kernel].steps(total) if kernel in self.log_steps else total
 
     def _vector_step(self, name: str, length: int, writes: Writes, state: State) -> Tensor | float:
         """What a fast gain or bias of the norm subtracts: [B, T, n], or 0."""
@@ -317,3 +352,11 @@ def _normalise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     centred = z - z.mean(-1, keepdim=True)
     inverse_sigma = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
     return centred * inverse_sigma, inverse_sigma
+
+
+def _of(kernel: str, state: State) -> dict[str, Tensor]:
+    """What the preconditioner of a kernel keeps, by its own names."""
+    start = f"{kernel}."
+    return {
+        name.removeprefix(start): value for name, value in state.items() if name.startswith(start)
+    }

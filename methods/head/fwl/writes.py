@@ -23,6 +23,11 @@ class SlowPass(NamedTuple):
     inverse_sigma: Tensor  # [1]
     y: Tensor  # output [o]
 
+    @property
+    def keys(self) -> dict[str, Tensor]:
+        """What the kernels are given, by their names: the keys under which they write."""
+        return {"w1": self.x, "w2": self.a1}
+
     def at(self, columns: slice | Tensor) -> SlowPass:
         """Some of the positions: a slice of them, or one a lane by its index [B, 1]."""
 
@@ -62,7 +67,7 @@ class Writes(NamedTuple):
             final: [B, 1, ...], what it writes.
             slow: the slow pass of all T.
         """
-        keys = {"w1": slow.x, "w2": slow.a1}
+        keys = slow.keys
         return Writes(
             {name: keys[name] for name in self.keys},
             {

@@ -7,16 +7,14 @@ text read offline, never from the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from tta_bench import LanguageModel, UsageError, Window, load_documents
-
-STATISTICS_BLOCK = 512
 BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 
@@ -48,6 +46,15 @@ class Rule:
 
 def _sgd(weight: Tensor, gradient: Tensor, lr: float, **_: object) -> None:
     weight.sub_(lr * gradient)
+
+
+def _heavy_ball(
+    weight: Tensor, gradient: Tensor, slots: list[Tensor], lr: float, momentum: float, **_: object
+) -> None:
+    """v <- momentum v + g, theta <- theta - lr v, as in torch.optim.SGD."""
+    (velocity,) = slots
+    velocity.mul_(momentum).add_(gradient)
+    weight.sub_(lr * velocity)
 
 
 def _adam(
@@ -165,46 +172,9 @@ RULES = {
 }
 
 
-def gradient_statistics(
-    model: LanguageModel, names: list[str], dataset: str, blocks: int
-) -> dict[str, Tensor]:
-    """Sum over `blocks` blocks of the squared gradient of each block's mean loss.
-
-    Blocks of 512 tokens (batch 1), cut one after another from the documents of `dataset`.
-
-    Raises:
-        UsageError: the dataset is too short.
-    """
-    squares = {name: torch.zeros_like(model.parameter(name).float()) for name in names}
-    done = 0
-    for block in _blocks(model, dataset):
-        weights = {name: model.parameter(name).detach().clone().requires_grad_() for name in names}
-        ids = block.to(model.device)[None]
-        count = torch.tensor([STATISTICS_BLOCK], device=model.device)
-        window = Window(ids[:, :-1], count, count, STATISTICS_BLOCK)
-        with torch.enable_grad():
-            logits = model.logits(window, weights).full().float()
-            loss = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:])
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        for name, gradient in zip(names, gradients, strict=True):
-            if gradient is not None:
-                squares[name] += gradient.float().square()
-        done += 1
-        if done == blocks:
-            break
-    if done < blocks:
-        raise UsageError(
-            f"stats={dataset} fills {done} blocks of {STATISTICS_BLOCK} tokens, fewer than "
-            f"stats_blocks={blocks}; give more text or lower stats_blocks."
-        )
-    return squares
-
-
-def _blocks(model: LanguageModel, dataset: str) -> Iterator[Tensor]:
-    assert model.tokenizer is not None
-    waiting: list[int] = []
-    for document in load_documents(dataset):
-        waiting += model.tokenizer(document.text, add_special_tokens=False)["input_ids"]
-        while len(waiting) > STATISTICS_BLOCK:
-            yield torch.tensor(waiting[: STATISTICS_BLOCK + 1])
-            del waiting[:STATISTICS_BLOCK]
+def rule_of(optimizer: str, momentum: float) -> Rule:
+    """The rule of that name; `sgd` with a momentum above 0 keeps a velocity."""
+    rule = RULES[optimizer]
+    if not momentum:
+        return rule
+    return Rule(partial(_heavy_ball, momentum=momentum), lr=rule.lr, slots=("velocity",))

@@ -16,7 +16,7 @@ from tta_bench_methods.parameter.dynamic_eval.rules import Rule
 
 
 class Update(NamedTuple):
-    """How a step is taken; see `DynamicEvaluation.Params`."""
+    """How a step is taken; see `Options`."""
 
     rule: Rule
     lr: float

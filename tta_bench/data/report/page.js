@@ -48,6 +48,20 @@
       } else if (series.kind === "guide") {
         const line = { color: ink, width: 1.5, dash: "dot" };
         drawn.push({ ...common, mode: "lines", line, hoverinfo: "skip" });
+      } else if (series.kind === "above" || series.kind === "below") {
+        drawn.push({
+          ...common,
+          mode: "markers",
+          cliponaxis: false,
+          hovertext,
+          hovertemplate: "%{hovertext}<extra></extra>",
+          marker: {
+            symbol: series.kind === "above" ? "triangle-up-open" : "triangle-down-open",
+            size: 12,
+            color: ink,
+            line: { color: ink, width: 2 },
+          },
+        });
       } else if (series.kind === "points") {
         drawn.push({
           ...common,
@@ -114,7 +128,12 @@
       x.type = figure.x_log ? "log" : "linear";
       if (!figure.x_log) x.rangemode = "tozero";
       if (figure.x_log) x.dtick = "D2";
+      if (figure.x_ticks.length) {
+        x.tickvals = figure.x_ticks.map(([value]) => value);
+        x.ticktext = figure.x_ticks.map(([, label]) => label);
+      }
       x.tickformat = figure.x_prefixes ? "~s" : "~g";
+      if (figure.x_range) x.range = figure.x_log ? figure.x_range.map(Math.log10) : figure.x_range;
       x.nticks = Math.max(3, Math.floor(width / 65));
     }
     const y = { ...axis, range: figure.y_range, ticks: "" };
@@ -221,6 +240,17 @@
       }
       box.querySelector("output").textContent = words.length ? `${shown} of ${rows.length}` : "";
     });
+  }
+
+  // A box that has columns beyond its right edge says so.
+  const beyond = new ResizeObserver((entries) => entries.forEach(({ target }) => edge(target)));
+  function edge(box) {
+    const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.closest("figure").classList.toggle("more", left > 1);
+  }
+  for (const box of every(".scroll")) {
+    beyond.observe(box);
+    box.addEventListener("scroll", () => edge(box), { passive: true });
   }
 
   // Excerpts, coloured by the gain of each token.

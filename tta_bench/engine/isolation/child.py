@@ -23,11 +23,14 @@ from tta_bench.contract.method_spec import MethodSpec
 from tta_bench.cost.counter import count_flops
 from tta_bench.engine.determinism import deterministic_algorithms
 from tta_bench.engine.isolation.answers import send_answer
+from tta_bench.engine.isolation.orphan import end_with_parent
 from tta_bench.engine.outcome import outcome_of
 from tta_bench.engine.step import Step
-from tta_bench.errors import MethodError
+from tta_bench.errors import ChangedError, MethodError
+from tta_bench.model.identity import describe_model, model_identity
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.load import load_model
+from tta_bench.model.loading import ModelKey
 from tta_bench.model.precision import float32_products
 from tta_bench.model.scores import DenseLogits, Scores
 from tta_bench.model.window import Window
@@ -39,15 +42,30 @@ class Origin:
 
     Attributes:
         model: what `load_model` takes.
+        identity: what `model_identity` says of the model that must be found by that name.
         method: the method.
         deterministic: whether PyTorch is held to deterministic algorithms.
         threads: threads of PyTorch's CPU kernels.
     """
 
-    model: tuple[str, str, str, bool]
+    model: ModelKey
+    identity: dict[str, Any]
     method: MethodSpec
     deterministic: bool
     threads: int
+
+    def load(self) -> LanguageModel:
+        """The model.
+
+        Raises:
+            ChangedError: it is another one by now.
+        """
+        model = load_model(*self.model)
+        if model_identity(describe_model(model)) != self.identity:
+            raise ChangedError(
+                f"{model.name} was changed while it was in use: run the command again."
+            )
+        return model
 
 
 @dataclass(frozen=True)
@@ -107,8 +125,8 @@ class Instance:
         if type(self.method).adapt is Method.adapt and not self.method.gradients:
             return  # it learns nothing, and the engine has computed the losses
         with torch.set_grad_enabled(self.method.gradients), self._products():
-            nll = self.step.losses(self.kept, lambda: targets, self.window.mask)
-            self.step.adapt(self.window, targets.clone(), nll)
+            scored = self.step.scored(self.kept, lambda: targets, self.window.mask)
+            self.step.adapt(self.window, targets.clone(), scored.nll)
 
     def _products(self) -> Any:
         return float32_products(self.method.model.dtype)
@@ -174,16 +192,18 @@ class Household:
 def failure(error: BaseException) -> dict[str, Any]:
     """The answer that says what was raised."""
     status, reason = outcome_of(error)
-    return {"failed": reason, "oom": status == "oom"}
+    changed = isinstance(error, ChangedError)
+    return {"failed": reason, "oom": status == "oom", "changed": changed}
 
 
 def serve(connection: Connection, origin: Origin) -> None:
     """Answers requests until the other end is closed; the first answer says that it is ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the engine's matter, which ends this
+    end_with_parent()
     torch.set_num_threads(origin.threads)
     with deterministic_algorithms(origin.deterministic):
         try:
-            household = Household(load_model(*origin.model), origin.method.choice())
+            household = Household(origin.load(), origin.method.choice())
         except Exception as error:  # a plugin or the code of a model: it may raise anything
             _send(connection, failure(error), None)
             return

@@ -15,7 +15,7 @@ from torch import Tensor
 from tta_bench.cost.counter import Counted, add_counted, counting
 from tta_bench.engine.isolation.answers import receive_answer, receive_rows
 from tta_bench.engine.isolation.child import Origin, Request, serve
-from tta_bench.errors import MethodError
+from tta_bench.errors import ChangedError, MethodError
 
 _PATIENCE = 0.5
 """Seconds between two looks at whether the process still lives."""
@@ -61,6 +61,7 @@ class Host:
 
         Raises:
             IsolatedError: the model or the method cannot be loaded there.
+            ChangedError: one of them is no longer what it was here.
         """
         self.close()
         context = multiprocessing.get_context("spawn")  # a fork would inherit the documents
@@ -126,6 +127,8 @@ class Host:
         assert self._connection is not None
         connection = self._connection
         answer = self._patiently(lambda: receive_answer(connection))
+        if answer.get("changed"):
+            raise ChangedError(str(answer["failed"]))
         if "failed" in answer:
             kind = IsolatedMemoryError if answer.get("oom") else IsolatedError
             raise kind(str(answer["failed"]))

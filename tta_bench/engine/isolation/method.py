@@ -90,6 +90,9 @@ class IsolatedMethod(Method):
     def invisible_flops(self, shape: StepShape) -> float:
         return self._figure(methodcaller("invisible_flops", shape))
 
+    def figures(self, lane: int) -> dict[str, float]:
+        return dict(self.ask(methodcaller("figures", lane)))
+
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
         with suppress(GoneError):

@@ -21,6 +21,7 @@ from tta_bench.validity.reader import (
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
+    from tta_bench.model.scores import Scored
     from tta_bench.model.window import Window
 
 _LENGTH = 5 * CHUNK
@@ -60,7 +61,7 @@ class _OtherTargets(ObservedStep):
         self.last, self.shift, self.columns = last, shift, columns
         self.steps = 0
 
-    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Tensor:
+    def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Scored:
         self.steps += 1
 
         def read_others() -> Tensor:

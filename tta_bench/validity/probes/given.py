@@ -10,7 +10,6 @@ from tta_bench.validity.lab import SAME, CannotBuild, Found, Lab
 from tta_bench.validity.models import document
 from tta_bench.validity.probes.switch import Frozen
 from tta_bench.validity.reader import CHUNK, WIDE, Reader, largest_difference
-from tta_bench.validity.subject import SWITCHES
 
 
 def as_given(lab: Lab) -> Found:
@@ -20,7 +19,7 @@ def as_given(lab: Lab) -> Found:
         return "pass", 0.0, "as given", "Probed with the hyper-parameters that it runs with."
     figure = ", ".join(map(str, changes))
     for change in changes:
-        if change.name in SWITCHES:
+        if change.switch:
             sentence = f"probe_params changes a switch ({change}): it may only save time."
             return "fail", None, figure, sentence
         numbers = all(type(value) in (int, float) for value in (change.given, change.probed))

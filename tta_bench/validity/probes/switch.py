@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
-
 from torch import Tensor
 
+from tta_bench.contract.flat import replaced
 from tta_bench.contract.method import Method
 from tta_bench.model.scores import Scores
 from tta_bench.model.window import Window
 from tta_bench.validity.lab import CannotBuild, Found, Lab, compared
 from tta_bench.validity.models import document
 from tta_bench.validity.reader import CHUNK, WIDE, Reader, largest_difference
-from tta_bench.validity.subject import SWITCHES
+from tta_bench.validity.subject import SWITCHES, switches
 
 
 class Frozen(Method):
@@ -36,10 +33,10 @@ def off(lab: Lab) -> Found:
         )
     found: list[tuple[float, str]] = []
     refused = ""
-    for values in switches(lab):
+    for values in switches(lab.subject.cls, lab.params):
         named = ", ".join(f"{name}={value}" for name, value in values.items())
         try:
-            params = dataclasses.replace(lab.params, **values)
+            params = replaced(lab.params, values)
             rows = _read(lab.fresh(params=params), lab.fresh(params=params))
         except (CannotBuild, ValueError, TypeError) as error:
             refused = f"{named} is refused ({error})"
@@ -69,22 +66,3 @@ def _read(one: Method, other: Method) -> list[Tensor]:
         *Reader(one).read([document(4 * CHUNK, 51), document(2 * CHUNK + 3, 52)]),
         *Reader(other, WIDE).read([document(600, 53)]),
     ]
-
-
-def switches(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Hyper-parameters that should switch the method off.
-
-    They are those that its class declares in `off`, where an empty one says that nothing does;
-    otherwise those whose names are known.
-    """
-    declared = lab.subject.cls.off
-    if declared is not None:
-        if declared:
-            yield dict(declared)
-        return
-    fields = {field.name for field in dataclasses.fields(lab.params)}
-    known: dict[str, Any] = {name: 0.0 for name in SWITCHES if name in fields}
-    for name, value in known.items():
-        yield {name: value}
-    if len(known) > 1:
-        yield known

@@ -1,0 +1,1 @@
+"""The block that all trained memories share, and what a memory is."""

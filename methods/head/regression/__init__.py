@@ -1,0 +1,1 @@
+"""`regression`: test-time regression from hidden states to errors."""

@@ -1,0 +1,1 @@
+"""`ttt-linear` and `ttt-mlp`: test-time training layers as trained heads."""

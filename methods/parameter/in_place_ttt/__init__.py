@@ -1,0 +1,1 @@
+"""Down projections written by forward passes alone (In-Place TTT)."""

@@ -1,0 +1,1 @@
+"""Workers on this machine: one process a GPU, or so many on CPUs."""

@@ -319,7 +319,7 @@ def test_a_wrong_word_gets_one_sentence(word):
 @pytest.fixture
 def _unprobed(monkeypatch):
     """Probes of validity take time, and compile nothing."""
-    monkeypatch.setattr("tta_bench.evaluation.verdict._probed", lambda choice: (True, (), None, ()))
+    monkeypatch.setattr("tta_bench.evaluation.verdict.probed", lambda choice: (True, (), None, ()))
 
 
 def evaluate(home, *words: str):

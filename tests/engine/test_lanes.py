@@ -229,7 +229,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unprobed() -> Iterator[None]:
     """Hungry methods fail the probes, and the probes take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tta_bench.evaluation.verdict._probed", lambda choice: (True, (), None, ()))
+        patch.setattr("tta_bench.evaluation.verdict.probed", lambda choice: (True, (), None, ()))
         yield
 
 

@@ -13,6 +13,7 @@ from tta_bench.contract import registry
 from tta_bench.errors import ChangedError
 from tta_bench.evaluation import verdict
 from tta_bench.evaluation.execute import run_suite
+from tta_bench.evaluation.probed import Probed
 from tta_bench.evaluation.progress import Progress
 from tta_bench.evaluation.suite import Suite
 from tta_bench.model.load import load_tokenizer
@@ -61,8 +62,8 @@ def text_of(number: int) -> str:
 def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The class of a method that changes files when a test tells it to."""
     monkeypatch.setattr(registry, "_plugin_files", {})
-    passed = verdict._Probed(True, (), None)  # probes take long, and look at no file
-    monkeypatch.setattr(verdict, "_probed", lambda choice: passed)
+    passed = Probed(True, (), None)  # probes take long, and look at no file
+    monkeypatch.setattr(verdict, "probed", lambda choice: passed)
     (tmp_path / "changes.py").write_text(PLUGIN)
     registry.add_plugin(tmp_path / "changes.py")
     return registry.load("changes-files")

@@ -13,6 +13,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -217,12 +218,19 @@ def _from_built_in_folder() -> list[MethodInfo]:
     package = find_module(BUILT_IN_PACKAGE)
     if package is None:
         return []
-    folder, infos = package.file.parent, []
-    for file in sorted(folder.rglob("*.py")):
-        if file.name != "__init__.py":
-            path = file.relative_to(folder).with_suffix("")
-            infos += methods_of(parsed(".".join((BUILT_IN_PACKAGE, *path.parts)), file))
-    return infos
+    folder = package.file.parent
+    files = [file for file in sorted(folder.rglob("*.py")) if file.name != "__init__.py"]
+    return list(_in_files(folder, tuple((file, file.stat().st_mtime_ns) for file in files)))
+
+
+@lru_cache(maxsize=1)  # a suite names hundreds of methods, and each of them asks for all
+def _in_files(folder: Path, changed: tuple[tuple[Path, int], ...]) -> tuple[MethodInfo, ...]:
+    """The methods in files of the built-in folder, read again once one of them has changed."""
+    infos: list[MethodInfo] = []
+    for file, _ in changed:
+        path = file.relative_to(folder).with_suffix("")
+        infos += methods_of(parsed(".".join((BUILT_IN_PACKAGE, *path.parts)), file))
+    return tuple(infos)
 
 
 def _from_plugin_files() -> list[MethodInfo]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tta_bench.validity.check import quick_checks
+from tta_bench.evaluation.probed import probed
 
 if TYPE_CHECKING:
     from tta_bench.auditing.finding import AuditReport
     from tta_bench.contract.choice import MethodChoice
-    from tta_bench.contract.method import Method
 
 NOT_AUDITED = "it was not audited (--audit off)"
 
@@ -59,7 +58,7 @@ def judge(choice: MethodChoice, report: AuditReport | None) -> Verdict:
         choice: the method.
         report: the audit's; None where it was switched off.
     """
-    probes, broken, why, how = _probed(choice)
+    probes, broken, why, how = probed(choice)
     broken = (*broken, *(report.failed if report else ()))
     if broken:
         reason = why or (report.reason if report else None)
@@ -71,35 +70,3 @@ def judge(choice: MethodChoice, report: AuditReport | None) -> Verdict:
     if probes is None:
         return Verdict(None, (), why, report, how)
     return Verdict(True, (), None, report, how)
-
-
-class _Probed(NamedTuple):
-    """The verdict of the quick probes, those that failed, the first reason, and how they ran."""
-
-    valid: bool | None
-    failed: tuple[str, ...]
-    reason: str | None
-    notes: tuple[str, ...] = ()
-
-
-_PROBED: dict[tuple[type[Method], str], _Probed] = {}
-
-
-def _probed(choice: MethodChoice) -> _Probed:
-    """What the quick probes found.
-
-    Once for all settings: the probes know neither the model nor the documents.
-    """
-    key = choice.cls, choice.spec
-    if key not in _PROBED:
-        try:
-            report = quick_checks(choice.cls, choice.params, choice.name)
-        except SystemExit:  # it will raise again in its run, and its row will say so
-            _PROBED[key] = _Probed(None, (), "the probes could not run it")
-            return _PROBED[key]
-        bad = next((r for r in report.results if r.status == "fail"), None)
-        why = None if bad is None else f"{bad.probe}: {bad.sentence}"
-        if report.valid is None:
-            why = "the probes on tiny models could not judge it"
-        _PROBED[key] = _Probed(report.valid, report.failed, why, report.notes)
-    return _PROBED[key]

@@ -57,13 +57,19 @@ def learned(
         gains = torch.log1p(grid * (ratio[..., None] - 1))  # [B, n, G]
         own = rooms[..., k, None] == numbers  # [B, n, R]
         terms = (own & (seen & mask)[..., None])[..., None] * gains[:, :, None]  # [B, n, R, G]
-        through = evidence[:, k, None] + terms.cumsum(1)
+        through = evidence[:, k, None] + _running(terms)
         before = ((through - terms) * own[..., None]).sum(2)
         share = torch.where(seen, (before.softmax(-1) * grid).sum(-1), 0.0)
         lower = lower * (1 + share * (ratio - 1))
         shares.append(share)
         after.append(through[:, -1])
     return torch.stack(shares, -1), torch.stack(after, 1)
+
+
+@torch.compiler.disable  # torch 2.11 fails to compile a scan of what is computed right before it
+def _running(terms: Tensor) -> Tensor:
+    """Sums over the columns up to each, [B, n, R, G]."""
+    return terms.cumsum(1)
 
 
 def centred(evidence: Tensor) -> Tensor:

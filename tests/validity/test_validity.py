@@ -99,7 +99,7 @@ def test_every_probe_has_a_cheat():
 @slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_passes(name):
-    report = check(name)
+    report = check(name, None)
     unjudged = (
         {"off"} if name == "fwl" else set()
     )  # trained weights have no setting that hides them
@@ -119,7 +119,7 @@ def test_every_built_in_passes(name):
 )
 @slow
 def test_variants_pass(spec):
-    assert check(spec).valid is True
+    assert check(spec, None).valid is True
 
 
 def test_an_honest_plugin_without_a_formula_passes():
@@ -132,7 +132,7 @@ def test_the_template_of_new_method_passes(tmp_path):
     file = tmp_path / "checked_template.py"
     file.write_text(new_method.source("checked-template"), encoding="utf-8")
     add_plugin(file)
-    assert [r for r in check("checked-template").results if r.status != "pass"] == []
+    assert [r for r in check("checked-template", None).results if r.status != "pass"] == []
 
 
 # quick_checks

@@ -105,7 +105,6 @@ def test_every_built_in_passes(name):
     )  # trained weights have no setting that hides them
     assert {r.probe for r in report.results if r.status != "pass"} == unjudged
     assert report.valid is True
-    assert report.seconds < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ settings.register_profile(
 settings.load_profile("tests")
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
+
+
+def pytest_collection_finish() -> None:
+    """Sets aside what the imports and the tests are made of: every run collects garbage thrice."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

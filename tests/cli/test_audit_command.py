@@ -38,7 +38,7 @@ def folder(tmp_path):
 @slow
 def test_runs_are_audited_after_the_fact(tta_bench, folder):
     done = tta_bench(
-        *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 256, "--name", "it"),
+        *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 192, "--name", "it"),
         *("--plugin", "peek.py", "--method", "none", "--method", "late-peek", "--audit", "off"),
         cwd=folder,
     )
@@ -80,7 +80,7 @@ def test_an_unfinished_run_is_refused_in_a_sentence(tta_bench, folder):
 def test_eval_says_how_the_probes_ran_a_method(tta_bench, folder):
     done = tta_bench(
         *("eval", "--dataset", "texts", "--chunk", 64, "--max-tokens", 128, "--name", "probed"),
-        *("--method", "fwl", "--audit", "off"),
+        *("--method", "fwl", "--limit", 1, "--audit", "off"),
         cwd=folder,
     )
     assert "fwl: probed with weights=random in place of trained." in done.stderr + done.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command import Command
 
+from tta_bench.fetch.packages import cache_folder
 from tta_bench.model.load import load_tokenizer
 from tta_bench.model.locate import built_in_folder
 
@@ -16,7 +17,7 @@ from tta_bench.model.locate import built_in_folder
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
-    monkeypatch.setenv("TTA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TTA_BENCH_CACHE", str(cache_folder()))  # which lies in the real home
     monkeypatch.setenv("HOME", str(folder))
     shutil.copytree(built_in_folder("tiny"), folder / "model")
     (folder / "a.txt").write_text("hello world, hello there, and hello to you")

@@ -44,8 +44,8 @@ def test_a_stream_is_read_as_any_dataset(tta_bench: Command, tmp_path: Path) -> 
 @slow
 def test_methods_are_graded_and_a_leak_is_found(tta_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "cheat.py").write_text(CHEAT)
-    words = ["--plugin", "cheat.py", "--dataset", "oracle:nothing", "--limit", 2]
-    words += ["--max-tokens", 512, "--chunk", 64, "--json"]
+    words = ["--plugin", "cheat.py", "--dataset", "oracle:nothing", "--limit", 1]
+    words += ["--max-tokens", 384, "--chunk", 64, "--json"]
     words += [word for name in ("none", "ngram", "cheat") for word in ("--method", name)]
     done = tta_bench("eval", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_the_suite_has_every_stream() -> None:
 
 @slow
 def test_every_method_of_the_suite_runs_on_a_stream(tta_bench: Command, tmp_path: Path) -> None:
-    words = ["--suite", "oracle", "--dataset", "oracle:recall", "--limit", 2, "--max-tokens", 600]
+    words = ["--suite", "oracle", "--dataset", "oracle:recall", "--limit", 1, "--max-tokens", 300]
     done = tta_bench("eval", *words, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = rows_of(done.stdout)

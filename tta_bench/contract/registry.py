@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar, get_type_hints
@@ -219,12 +219,20 @@ def _import(module: str, file: Path) -> ModuleType:
 
 def _from_entry_points() -> list[MethodInfo]:
     infos = []
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    folders = [Path(folder) for folder in sys.path]
+    times = tuple((folder, folder.stat().st_mtime_ns) for folder in folders if folder.exists())
+    for entry in _entry_points(times):
         module = find_module(entry.module)
         info = None if module is None else method_at(module, entry.attr, entry.name)
         if info is not None:
             infos.append(info)
     return infos
+
+
+@lru_cache(maxsize=1)  # reading what hundreds of packages declare takes a tenth of a second
+def _entry_points(changed: tuple[tuple[Path, int], ...]) -> EntryPoints:
+    """What installed packages declare, read again once a folder of the search path has changed."""
+    return entry_points(group=ENTRY_POINT_GROUP)
 
 
 def _from_built_in_folder() -> list[MethodInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,27 @@ def executor_of(
     if workers is not None:
         executor = Pool(_crew(workers), observer, debug)
     try:
-        yield executor
+        with _imports_set_aside():
+            yield executor
     finally:
         executor.close()
+
+
+@contextmanager
+def _imports_set_aside() -> Iterator[None]:
+    """Has the garbage collector pass over what lives now: hundreds of thousands of objects that
+    PyTorch and Transformers made when they were imported, which every run would look through three
+    times. Where somebody else has set objects aside, theirs stay so.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _crew(workers: AskedWorkers) -> Crew[Any]:

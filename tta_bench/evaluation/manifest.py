@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from tta_bench.evaluation.setting import Setting
 
 
-def run_manifest(
-    setting: Setting, choice: MethodChoice, described: bool = True
-) -> dict[str, Any]:
+def run_manifest(setting: Setting, choice: MethodChoice, described: bool = True) -> dict[str, Any]:
     """What a run of this method in this setting is made of; its key says which runs are the same.
 
     The key is the same where the model is there without its weights.

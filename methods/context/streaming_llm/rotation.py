@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -106,23 +105,13 @@ class Carried:
     values: tuple[int, ...]
 
 
-_KNOWN: WeakKeyDictionary[LanguageModel, Carried] = WeakKeyDictionary()
-"""What was found of each model that is in memory, however many methods ask for it."""
-
-
 def carried_by(model: LanguageModel) -> Carried:
-    """What a model keeps of each token, found by reading the same few tokens at two places, once.
+    """What a model keeps of each token, found by reading the same few tokens at two places.
 
     Raises:
         UsageError: positions cannot be taken off its keys.
         ModelError: it cannot read on from carried keys.
     """
-    if model not in _KNOWN:
-        _KNOWN[model] = _found_of(model)
-    return _KNOWN[model]
-
-
-def _found_of(model: LanguageModel) -> Carried:
     if not model.rotary:
         raise _refusal(model, "it has no rotary positions")
     here, there = (_read(model, place) for place in _PLACES)

@@ -28,7 +28,7 @@ from tta_bench.engine.loop import Engine
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.validity import ProbeResult, ValidityReport, check, quick_checks
 from tta_bench.validity.check import run
-from tta_bench.validity.limit import LIMIT_SECONDS, OutOfTime, interrupted_at
+from tta_bench.validity.limit import OutOfTime, interrupted_at
 from tta_bench.validity.models import PREFIX, document, tiny_model
 from tta_bench.validity.probes import FULL, QUICK
 from tta_bench.validity.reader import CACHE, PLAIN, RECOMPUTE, Reader

@@ -236,3 +236,13 @@ def test_sentences_on_the_quickstarts_documents():
     assert f"`regression` has {100 * share:.0f} % of the gain of dynamic evaluation there" in (
         SENTENCES
     )
+
+
+def test_the_caution_of_output_correction_is_the_one_that_was_chosen():
+    text = " ".join((ROOT / "docs" / "methods.md").read_text(encoding="utf-8").split())
+    assert "`fast_ridge` is the best of 300, 1,000 and 3,000 on" in text
+    assert "SmolLM2-135M takes 3,000" in text
+    space = "output-correction:fast_ridge=300\\|1000\\|3000"
+    assert any(f"| `{space}` | `output-correction` |" in line for line in tuned("frontier"))
+    best = "output-correction:fast_ridge=3000"
+    assert any(f"| `{space}` | `{best}` |" in line for line in tuned("frontier-smollm2"))

@@ -11,10 +11,11 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar, get_type_hints
@@ -206,12 +207,18 @@ def _import(module: str, file: Path) -> ModuleType:
 
 def _from_entry_points() -> list[MethodInfo]:
     infos = []
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _entries(tuple(sys.path)):
         module = find_module(entry.module)
         info = None if module is None else method_at(module, entry.attr, entry.name)
         if info is not None:
             infos.append(info)
     return infos
+
+
+@lru_cache(maxsize=1)  # a file of every installed package is opened
+def _entries(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What the packages on Python's path announce, read again once the path is another."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _from_built_in_folder() -> list[MethodInfo]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,19 @@ settings.register_profile(
 settings.load_profile("tests")
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_are_no_garbage() -> Iterator[None]:
+    """What lives when a module starts is looked at by no collection until the module ends.
+
+    Runs collect garbage where they give memory back, and half a second each time would go into the
+    million objects of the libraries that are loaded here.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

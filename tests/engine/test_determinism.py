@@ -18,7 +18,7 @@ from tta_bench.evaluation.progress import Progress
 from tta_bench.evaluation.suite import Suite
 from tta_bench.store import load_group, load_run
 
-TEXT = "The quick brown fox jumps over the lazy dog, and the lazy dog sleeps. " * 8
+TEXT = "The quick brown fox jumps over the lazy dog, and the lazy dog sleeps. " * 4
 
 
 QUICK = ("--quiet", "--audit", "off")
@@ -45,7 +45,8 @@ def test_two_fresh_runs_of_the_quickstart_give_identical_files_of_losses(tmp_pat
     found = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        short = ("--limit", "1", "--max-tokens", "512")  # two chunks: adapting shows in the second
+        # Two chunks: adapting shows in the second.
+        short = ("--limit", "1", "--chunk", "64", "--max-tokens", "128")
         found.append(eval_in_its_own_process(tmp_path / name, *short))
     assert len(found[0]) == 6
     assert found[0] == found[1]
@@ -104,7 +105,7 @@ def test_a_run_that_is_there_without_it_is_not_passed_off_as_deterministic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    suite = Suite(datasets=[str(tmp_path / "text.txt")], protocol={"chunk": 32})
+    suite = Suite(datasets=[str(tmp_path / "text.txt")], protocol={"chunk": 32}, audit="off")
     options = {"name": "it", "results": tmp_path}
     for _ in run_suite(suite, Progress(quiet=True), **options):
         pass

@@ -185,11 +185,9 @@ def losses(results: list[DocumentResult]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("spec", "lanes"),
     [
-        ("none", 1),
         ("dynamic-eval", 2),
         ("fwl", 1),
         ("neural-cache", 2),
-        ("window:context=64", 1),
         ("learns", 2),
     ],
 )
@@ -214,8 +212,6 @@ def test_losses_and_figures_are_those_of_the_method_in_this_process(
     assert counted[0] == counted[1]
     assert other.gradients is False  # here nothing is differentiated
     assert ask(other, attrgetter("gradients")) is one.gradients
-    if spec == "none":
-        return
     assert not np.allclose(expected, losses(read(make_setup(model, "none", False), lanes)))
 
 
@@ -310,7 +306,7 @@ def test_what_cannot_be_isolated_is_refused() -> None:
 def test_eval_isolates_and_audits(tmp_path: Path, tta_bench) -> None:
     (tmp_path / "texts").mkdir()
     for i in range(2):
-        text = f"Number {i}. " + "The quick brown fox jumps over the lazy dog. " * 30
+        text = f"Number {i}. " + "The quick brown fox jumps over the lazy dog. " * 8
         (tmp_path / "texts" / f"{i}.txt").write_text(text)
     (tmp_path / "thieves.py").write_text(PLUGIN)
     words = ["eval", "--dataset", "texts", "--chunk", "32", "--plugin", "thieves.py", "--json"]

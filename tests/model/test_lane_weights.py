@@ -71,16 +71,20 @@ class Subject:
 
     def with_weights(self, weights: dict[str, Tensor], lane: int) -> nn.Module:
         """A plain net that holds one lane's weights."""
-        net = copy.deepcopy(self.plain)
+        return self._hold(copy.deepcopy(self.plain), weights, lane)
+
+    @staticmethod
+    def _hold(net: nn.Module, weights: dict[str, Tensor], lane: int) -> nn.Module:
         with torch.no_grad():
             for name, value in weights.items():
                 net.get_parameter(name).copy_(value[lane])
         return net
 
     def expected(self, weights: dict[str, Tensor], window: Window) -> list[Tensor]:
-        """[scored, V] of each lane, from a plain net of its own."""
+        """[scored, V] of each lane, from a plain net that holds its weights alone."""
+        net = copy.deepcopy(self.plain)
         return [
-            scored_rows(self.with_weights(weights, lane)(window.input_ids[lane][None]).logits[0], n)
+            scored_rows(self._hold(net, weights, lane)(window.input_ids[lane][None]).logits[0], n)
             for lane, n in enumerate(zip(LENGTHS, SCORED, strict=True))
         ]
 

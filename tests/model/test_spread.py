@@ -116,6 +116,7 @@ def test_the_names_of_places() -> None:
 
 
 @slow
+@pytest.mark.parametrize("load", ["all"], indirect=True)
 def test_a_run_on_it_is_valid(load: Any, home: Path, tmp_path: Path) -> None:
     from tta_bench.evaluation.execute import run_suite
     from tta_bench.evaluation.progress import Progress

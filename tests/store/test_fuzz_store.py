@@ -75,7 +75,7 @@ def use(run: Path, manifest: dict[str, Any]) -> None:
 
 
 @slow
-@settings(fuzzed, max_examples=40)
+@settings(fuzzed, max_examples=25)
 @given(data=st.data())
 def test_damaged_files_of_runs(tmp_path: Path, run_files: dict[str, bytes], data: Any) -> None:
     name = data.draw(st.sampled_from(sorted(run_files)))
@@ -98,7 +98,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @slow
-@settings(fuzzed, max_examples=60)
+@settings(fuzzed, max_examples=35)
 @given(data=st.data())
 def test_other_values_in_files_of_runs(
     tmp_path: Path, run_files: dict[str, bytes], data: Any

@@ -173,7 +173,7 @@ def test_a_set_in_yaml_is_a_list(tmp_path: Path) -> None:
 @slow
 def test_a_suite_tunes_on_a_share_and_reports_the_rest(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_texts(tmp_path / "texts", range(4))
+    write_texts(tmp_path / "texts", range(6))
     suite = f"datasets: texts\nmethods: [none, '{SETS},most=1.5']\ntune: {{share: 0.5}}\n"
     Path("s.yaml").write_text(suite)
     words = ("--suite", "s.yaml", *FAST, "--name", "it")
@@ -187,7 +187,7 @@ def test_a_suite_tunes_on_a_share_and_reports_the_rest(tmp_path: Path, monkeypat
     mine, theirs = set(tuning.documents[0].sha256), {row.sha256 for row in best.rows}
     assert mine
     assert not mine & theirs
-    assert len(mine | theirs) == 4
+    assert len(mine | theirs) == 6
     assert f"{best.spec}: tuned over" in output.replace("\n", " ")
     planned = json.loads(run("plan", *words, "--json").splitlines()[-1])["jobs"]
     assert all(job["stored"] == job["documents"] for job in planned)

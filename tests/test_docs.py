@@ -18,7 +18,6 @@ from tta_bench.cli.main import app
 from tta_bench.statistics import paired_difference
 from tta_bench.statistics.answers import recalled, recalled_by_lag
 from tta_bench.store import load_run
-from tta_bench.store.tuning import read_choices
 from tta_bench.training.recipe import Recipe, Schedule
 from tta_bench.validity.probes import FULL, QUICK
 
@@ -65,86 +64,6 @@ def test_a_table_is_what_the_stored_rows_give(name):
     assert done.stdout.strip() == TABLES[name]
 
 
-def test_paired_differences_of_the_frontier():
-    """Rows against twice the context, read again, on every text."""
-    runs = {}
-    for path in (ROOT / "results").glob("frontier*/*/manifest.json"):
-        run = load_run(path.parent)
-        runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
-    (table,) = re.findall(r"<!-- frontier -->(.*?)<!-- end -->", TEXT["docs/frontier.md"], re.S)
-    shown = re.findall(r"^\| `(\S+)` \| (.*) \|$", table, re.M)
-    assert len(shown) == 8
-    for method, cells in shown:
-        costs = [runs["pypi", name].summary["flops_per_token"] for name in (method, "none")]
-        expected = [f"×{costs[0] / costs[1]:.2f}"]
-        for texts in ("npm", "pypi", "debian", "builtin"):
-            below = runs[texts, "window:context=256"].rows
-            pair = paired_difference(runs[texts, method].rows, below)
-            low, high = pair.interval
-            expected.append(f"{pair.delta:+.3f} ±{(high - low) / 2:.3f}")
-        assert cells == " | ".join(expected)
-
-
-def test_sentences_on_the_frontier_are_what_the_rows_say():
-    runs, page = {}, " ".join(TEXT["docs/frontier.md"].split())
-    for path in (ROOT / "results" / "frontier").glob("*/manifest.json"):
-        run = load_run(path.parent)
-        runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
-        assert run.summary["valid"] is True
-    assert f"All {len(runs)} runs were audited and are valid" in page
-
-    def gain(texts, method, baseline="none"):
-        rows = runs[texts, baseline].rows
-        return -paired_difference(runs[texts, method].rows, rows).delta
-
-    kinds = ("npm", "pypi", "debian")
-    shares = [gain(t, "regression") / gain(t, "dynamic-eval:lr=0.0001") for t in kinds]
-    books, code, manuals = (f"{100 * share:.0f} %" for share in shares)
-    assert f"has {books}, {code} and {manuals} of the gain of dynamic evaluation" in page
-    stack = "streaming-llm{}+neural-cache+ngram"
-    more = [gain(t, stack.format("+dynamic-eval:lr=3e-05"), stack.format("")) for t in kinds]
-    books, code, manuals = (f"{nats:.2f}" for nats in more)
-    assert f"gain {books} nats on books, {code} on code and {manuals} on manuals" in page
-
-
-def test_tuned_settings_of_the_frontier():
-    expected = []
-    for one in read_choices(ROOT / "results" / "frontier-tuning"):
-        assert not any(parameter.edge for parameter in one.parameters)
-        sets, nats = one.space.replace("|", "\\|"), f"{one.best.nll_per_token:.4f}"
-        expected.append(f"| `{sets}` | `{one.chosen}` | {nats} | {len(one.trials)} |")
-    (table,) = re.findall(r"<!-- tuned -->(.*?)<!-- end -->", TEXT["docs/frontier.md"], re.S)
-    assert table.strip().split("\n")[2:] == expected
-
-
-def test_tuning_documents_that_are_reported_change_no_setting_but_that_of_slot():
-    shown = {
-        row.sha256
-        for group in ("frontier", "frontier-quickstart")
-        for path in (ROOT / "results" / group).iterdir()
-        for row in load_run(path).rows
-    }
-    runs = {}
-    for path in (ROOT / "results" / "frontier-tuning").glob("*/"):
-        run = load_run(path)
-        runs.setdefault(run.spec, []).extend(run.rows)
-    both = {row.key for row in next(iter(runs.values())) if row.sha256 in shown}
-    assert both == {"package/gutenberg/shakespeare-macbeth.txt", "specialnames", "compound"}
-
-    def nats(spec):
-        apart = [row for row in runs[spec] if row.key not in both]
-        assert len(apart) == 3
-        return sum(row.nll for row in apart) / sum(row.tokens for row in apart)
-
-    for one in read_choices(ROOT / "results" / "frontier-tuning"):
-        best = min((trial.spec for trial in one.trials), key=nats)
-        if one.chosen == "slot":
-            assert best == "slot:lr=0.01"
-            assert f"{nats('slot') - nats(best):.4f}" == "0.0013"
-        else:
-            assert best == one.chosen
-
-
 def test_planted_sentences_are_remembered_as_the_page_says():
     runs = {run.spec: run for run in map(load_run, (ROOT / "results" / "planted-tiny").iterdir())}
     assert all(run.summary["valid"] for run in runs.values())
@@ -163,28 +82,6 @@ def test_planted_sentences_are_remembered_as_the_page_says():
     share = f"{100 * cache.gained.value / ngram.gained.value:.0f} %"
     exact = f"{100 * cache.exact.value:.0f} %"
     assert f"gains {share} of what `ngram` gains and gives {exact} of the answers' tokens" in page
-
-
-def test_sentences_on_the_quickstarts_documents_are_what_the_rows_say():
-    group = ROOT / "results" / "frontier-quickstart"
-    runs = {run.spec: run for run in map(load_run, group.iterdir())}
-    page = " ".join(TEXT["docs/frontier.md"].split())
-
-    def against(method, baseline):
-        return paired_difference(runs[method].rows, runs[baseline].rows)
-
-    window, stack = "window:context=256", "streaming-llm+neural-cache+ngram"
-    below = 1 - against(stack, window).ratio
-    assert f"the same stack is {100 * below:.0f} % below twice the context in perplexity" in page
-    assert against(stack, window).interval[1] < 0
-    cost = {name: run.summary["flops_per_token"] for name, run in runs.items()}
-    cheap = [name for name in runs if cost[name] < 3 * cost["none"] and name != window]
-    furthest = max(1 - against(name, window).ratio for name in cheap)
-    assert 100 * furthest < 11
-    assert "no row below ×3 gets further than 11 %" in page
-    dynamic = against("dynamic-eval:lr=0.0001", "none").delta
-    share = against("regression", "none").delta / dynamic
-    assert f"`regression` has {100 * share:.0f} % of the gain" in page
 
 
 def test_paired_differences_of_the_headline():

@@ -1,5 +1,7 @@
 """Stacks by name: what may stand on what, and that the whole is what its parts say."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,14 @@ from tta_bench.contract.stack import PartParams, StackParams, stack_of
 from tta_bench.engine.flop_check import check_flops
 from tta_bench.engine.protocol import Protocol
 from tta_bench.engine.step import synthetic_steps
+from tta_bench.evaluation.plan import choose_methods
+from tta_bench.evaluation.suite import load_suite
+from tta_bench.model import scores
 from tta_bench.model.step_shape import StepShape
 from tta_bench.validity.check import quick_checks
 
 CHUNK = 16
+SUITES = ("frontier", "frontier-smollm2")
 DEEP = "window:context=8+dynamic-eval:lr=0.001+fwl:weights=random+neural-cache:window=40"
 
 
@@ -129,6 +135,22 @@ def test_the_counter_agrees_with_the_sum_of_the_parts(llama):
     for spec in (DEEP, "dynamic-eval+fwl:weights=random", "dynamic-eval+neural-cache:window=40"):
         report = check_flops(built(llama, spec), StepShape(CHUNK, CHUNK, 0), spec)
         assert report.agrees, (spec, report.analytic, report.counted)
+
+
+def stacks_of_suites():
+    """The stacks of the frontiers at their first settings, with heads of random weights."""
+    specs = [spec for name in SUITES for spec in load_suite(name).methods if "+" in spec]
+    found = [choose_methods([spec])[0].spec for spec in specs]
+    fit = [re.sub(r"\+fwl(?=\+|$)", "+fwl:weights=random", spec) for spec in found]
+    return list(dict.fromkeys(fit))
+
+
+@pytest.mark.parametrize("spec", stacks_of_suites())
+def test_the_counter_agrees_where_rows_come_in_slices(llama, spec, monkeypatch):
+    """As they do with a large vocabulary: what learns below has its rows computed once."""
+    monkeypatch.setattr(scores, "SLICE_BYTES", {"cpu": 2 * llama.vocab_size * 4 * 5})
+    report = check_flops(built(llama, spec, 2), StepShape(CHUNK, CHUNK, 0), spec, steps=2)
+    assert report.seen == pytest.approx(report.analytic, rel=1e-3), spec
 
 
 def test_a_body_that_comes_with_a_head_is_read_by_what_stands_below(llama):

@@ -24,7 +24,7 @@ def toy(model, lanes=1):
 
 
 def test_a_patch_passes_every_probe():
-    report = check("toy-patch")
+    report = check("toy-patch", None)
     assert {r.probe for r in report.results if r.status != "pass"} == {"off"}
     assert report.valid is True
 

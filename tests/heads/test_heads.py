@@ -125,7 +125,7 @@ def test_a_fresh_chunk_begins_with_the_fresh_state(llama):
 
 @pytest.mark.parametrize("name", ["toy-delta", "toy-inputs"])
 def test_a_head_of_one_file_passes_every_probe(name):
-    report = check(name)
+    report = check(name, None)
     assert {r.probe for r in report.results if r.status != "pass"} == {"off"}
     assert report.valid is True
 

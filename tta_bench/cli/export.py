@@ -22,8 +22,11 @@ from tta_bench.cli.selection import RUN_HELP
 def export(
     run: Annotated[str, typer.Argument(help=RUN_HELP)],
     format: Annotated[
-        Literal["parquet", "csv", "json", "latex", "html"],
-        typer.Option(help="Format: data, a row per document; or a table to print, a row per run."),
+        Literal["parquet", "csv", "json", "latex", "html", "tar.xz"],
+        typer.Option(
+            help="Format: data, a row per document; a table to print, a row per run; or tar.xz, "
+            "the runs themselves in one file, which every command that reads takes for them."
+        ),
     ] = "csv",
     columns: Columns = None,
     caption: Caption = None,
@@ -34,7 +37,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help=shown("File to write, which parquet needs.", "standard output"),
+            help=shown("File to write, which parquet and tar.xz need.", "standard output"),
         ),
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder of stored runs.")] = RESULTS,
@@ -43,27 +46,32 @@ def export(
 
     docs/results.md has the columns. A metric that is asked for is a column run_NAME; it is compared
     with the run of `none` under the same setting. For a paper or a page, latex and html write the
-    tables of [bold]compare[/bold], with the --columns and the --caption that are asked for.
+    tables of [bold]compare[/bold], with the --columns and the --caption that are asked for. tar.xz
+    leaves out the losses of single tokens; `results/NAME.tar.xz` is read as `results/NAME` is.
     """
     import io
 
     from tta_bench.errors import UsageError
     from tta_bench.format import plural
     from tta_bench.store import find_runs, load_group
+    from tta_bench.store.archive import packed
     from tta_bench.store.files import to_json
     from tta_bench.store.frame import frame_of, load_runs
     from tta_bench.tables.choosing import names_of
     from tta_bench.tables.compare import compare_tables
     from tta_bench.tables.row import run_rows
 
-    if format == "parquet" and output is None:
-        raise UsageError("parquet is not printed; name a file with --output.")
+    if format in ("parquet", "tar.xz") and output is None:
+        raise UsageError(f"{format} is not printed; name a file with --output.")
     require_captioned(caption, format)
     names, printed = names_of(columns), format in ("latex", "html")
     if names and not printed:
         raise UsageError("--columns is of tables to print; add --format latex or --format html.")
     metrics = chosen_metrics(metric, plugin, names)
     folder = find_runs(run, results, published=True)
+    if format == "tar.xz":
+        _write(packed(folder), output, plural(len(load_group(folder)), "run"))
+        return
     stored = load_group(folder) if printed else load_runs(folder)
     require_metrics(metrics, stored)
     if printed:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tta_bench.contract.context import ContextMethod
-from tta_bench.model.scores import Scores, as_scores, token_nll
+from tta_bench.model.scores import Scores, as_scores, kept_for_backward, token_nll
 
 if TYPE_CHECKING:
     from tta_bench.contract.method import Method
@@ -42,9 +42,11 @@ class Part:
         """Its distributions for the chunk, made under the gradients that it asks for."""
         self.asked = True
         shape = (window.lanes, window.chunk_size, self.method.model.vocab_size)
-        with torch.set_grad_enabled(self.method.gradients):
+        gradients = self.method.gradients
+        with torch.set_grad_enabled(gradients):
             inner = as_scores(self.method.score(window.copy()), shape)
-        self._scores = _Kept(inner, self.method.gradients, self._learns)
+        whole = gradients and self._learns and kept_for_backward(shape, window.input_ids.device)
+        self._scores = _Kept(inner, gradients, self._learns, whole)
         return self._scores
 
     def provide(self, window: Window) -> Window:
@@ -91,9 +93,18 @@ class Part:
 
 
 class _Kept(Scores):
-    """Scores whose rows are computed under their own gradients, and once where they are kept."""
+    """Scores whose rows are computed under their own gradients, and once where they are kept.
 
-    def __init__(self, inner: Scores, gradients: bool, keep: bool):
+    Args:
+        inner: the scores.
+        gradients: whether a backward pass goes through them.
+        keep: whether rows are kept.
+        whole: whether all rows are computed at once, whatever slices are asked for. What learns
+            by gradients asks for all that can be kept for a backward pass in one piece, after the
+            method above has asked for it in slices.
+    """
+
+    def __init__(self, inner: Scores, gradients: bool, keep: bool, whole: bool):
         super().__init__(*inner.shape)
         self.normalised = inner.normalised
         self.hidden = inner.hidden
@@ -101,8 +112,14 @@ class _Kept(Scores):
         self._inner = inner
         self._gradients = gradients
         self._rows: dict[tuple[int, int], Tensor] | None = {} if keep else None
+        self._whole = whole
 
     def rows(self, start: int, stop: int) -> Tensor:
+        if self._whole:
+            return self._computed(0, self.shape[1])[:, start:stop]
+        return self._computed(start, stop)
+
+    def _computed(self, start: int, stop: int) -> Tensor:
         kept = None if self._rows is None else self._rows.get((start, stop))
         if kept is not None:
             return kept

@@ -24,6 +24,7 @@ from tta_bench.contract.listing import MethodInfo, method_at, methods_of
 from tta_bench.contract.modules import Module, find_module, parsed
 from tta_bench.contract.source import source_hash
 from tta_bench.errors import MethodError, UsageError
+from tta_bench.files import file_stamp
 from tta_bench.plugin_file import PLUGIN_PREFIX, import_file, plugin_name
 
 if TYPE_CHECKING:
@@ -81,8 +82,19 @@ def load(name: str) -> type[Method]:
         UsageError: no method has this name (with the closest known one).
         MethodError: its module cannot be imported, or it is not a complete method.
     """
-    if name in _held:
-        return _held[name]
+    return _held[name] if name in _held else _loaded(name, _sources())
+
+
+def _sources() -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Stamps of the folders that are imported from and of the plugins: with the same ones, a name
+    that was found stands for the same class.
+    """
+    places = [Path(place) for place in sys.path] + list(_plugin_files.values())
+    return tuple((str(place), file_stamp(place)) for place in places if place.exists())
+
+
+@lru_cache(maxsize=256)  # a suite of hundreds of methods asks for each of them many times
+def _loaded(name: str, sources: tuple[tuple[str, tuple[int, ...]], ...]) -> type[Method]:
     infos = available()
     if name not in infos:
         near = difflib.get_close_matches(name, infos, n=1, cutoff=0.5)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tta_bench.contract.method import Method
 from tta_bench.contract.needs import Needs
 from tta_bench.contract.part import Part
+from tta_bench.contract.stated import needs_of
 from tta_bench.errors import MethodError, UsageError
 from tta_bench.model.scores import Scores
 
@@ -149,7 +150,7 @@ class Stack(Method):
     @classmethod
     def needs(cls, params: Any, model: LanguageModel, step: StepShape) -> Needs:
         each = [
-            part.needs(own.params, model, step)
+            needs_of(part, own.params, model, step)
             for part, own in zip(cls.parts, params.parts, strict=True)
         ]
         return Needs(

@@ -61,6 +61,10 @@ _KNOWN: WeakKeyDictionary[LanguageModel, _Known] = WeakKeyDictionary()
 """What is known of each model that is in memory, however many methods ask for its cost."""
 
 
+_BY_FORMULA: WeakKeyDictionary[LanguageModel, bool] = WeakKeyDictionary()
+"""Whether the formula holds for each model that is in memory."""
+
+
 class ModelCost:
     """FLOPs of one lane of a model, by formula.
 
@@ -79,8 +83,12 @@ class ModelCost:
 
         Kernels for weights in few bits are invisible to the counter: there it is taken to hold.
         """
-        if self.model.few_bits:
-            return True
+        if self.model not in _BY_FORMULA:
+            _BY_FORMULA[self.model] = bool(self.model.few_bits) or self._agrees()
+        return _BY_FORMULA[self.model]
+
+    def _agrees(self) -> bool:
+        """Whether the formula gives what was counted."""
         few, more = (self._count(StepShape(n, n, 0)) for n in (_PROBE, 2 * _PROBE))
         quadratic = (more - 2 * few) / (2 * _PROBE**2)
         linear = few / _PROBE - quadratic * _PROBE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tta_bench.contract.needs import Needs
+from tta_bench.contract.stated import needs_of
 from tta_bench.errors import BenchError, MethodError
 from tta_bench.model.positions import check_positions
 
@@ -48,7 +49,7 @@ def check_needs(choice: MethodChoice, model: LanguageModel, step: StepShape, lon
 
 def _stated(choice: MethodChoice, model: LanguageModel, step: StepShape) -> Needs:
     try:
-        needs = choice.cls.needs(choice.params, model, step)
+        needs = needs_of(choice.cls, choice.params, model, step)
     except BenchError:
         raise
     except Exception as error:  # a method is foreign code: it may raise anything

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from tta_bench.contract.method import Method
     from tta_bench.evaluation.job import Job
     from tta_bench.model.step_shape import StepShape
+
+
+_Costs = dict["StepShape", "float | None"]
+"""FLOPs of a method's step of each shape, by its formula; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -120,17 +124,18 @@ def estimate(
     group: Path | None = None
     for jobs_of_model in by_model(jobs):
         model = load_shape(*jobs_of_model[0].setting.model_key)
+        device = describe_device(str(pick_device(jobs_of_model[0].setting.device)), torch)
+        costs: defaultdict[str, _Costs] = defaultdict(dict)
         for setting, choices in open_settings(jobs_of_model, model):
             shapes = _all_steps(setting)
             for choice in choices:
-                manifest = run_manifest(setting, choice)
+                manifest = run_manifest(setting, choice, described=False)
                 if group is None:
                     identity = group_identity(jobs, manifest, base)
                     group = group_folder(name, **identity, results=results)
                 run = run_folder(group, manifest)
-                per_token, reason = _flops(setting, choice, shapes)
+                per_token, reason = _flops(setting, choice, shapes, costs[choice.spec])
                 over = _stored(run, manifest)
-                device = describe_device(str(pick_device(setting.spec.device)), torch)
                 step = full_step(setting.protocol, setting.documents.max_tokens_per_document)
                 known = speed_of and speed_of(manifest | {"device": device}, step.scored)
                 yield Estimate(
@@ -175,19 +180,28 @@ def _stored(run: Path, manifest: dict[str, Any]) -> set[int]:
 
 
 def _flops(
-    setting: Setting, choice: MethodChoice, shapes: Counter[StepShape]
+    setting: Setting, choice: MethodChoice, shapes: Counter[StepShape], known: _Costs
 ) -> tuple[float | None, str | None]:
-    """FLOPs per token by the method's formula; or None, and why there is no figure."""
+    """FLOPs per token by the method's formula; or None, and why there is no figure.
+
+    Args:
+        setting: the model's shape, and the documents.
+        choice: the method.
+        shapes: how often a lane takes a step of each shape.
+        known: FLOPs of the method's steps so far, to which those of others are added.
+    """
     if not shapes:
         return None, "no document fills one window"
     offline = choice.cls.offline_datasets(choice.params)
     if offline:
         return None, f"it reads {', '.join(offline)} before it starts"
     try:
-        method: Method = choice.cls(setting.model, choice.params, 1)
-        if method.flops(next(iter(shapes))) is None:
+        if not shapes.keys() <= known.keys():
+            method: Method = choice.cls(setting.model, choice.params, 1)
+            known.update((shape, method.flops(shape)) for shape in shapes if shape not in known)
+        if known[next(iter(shapes))] is None:
             return None, "the method has no formula; eval counts its FLOPs"
-        return mean_flops(method.flops, shapes), None
+        return mean_flops(known.__getitem__, shapes), None
     except BenchError as error:
         return None, str(error)
     except Exception:  # a method is foreign code, and here it finds no values

@@ -152,14 +152,14 @@ class ThisProcess(Executor):
         self, setting: Setting, choice: MethodChoice, group_of: GroupOf, rerun: Rerun
     ) -> Iterator[Path]:
         """Runs one method in an opened setting, as far as it is not stored; yields its folder."""
-        manifest = run_manifest(setting, choice)
-        group = group_of(manifest)
-        path = run_folder(group, manifest)
-        if is_whole(path, manifest, rerun):
+        wanted = run_manifest(setting, choice, described=False)
+        group = group_of(wanted)
+        path = run_folder(group, wanted)
+        if is_whole(path, wanted, rerun):
             yield path
             self.say_whole(path, setting.spec)
             return
-        with RunWriter.resume(group, manifest, rerun) as writer:
+        with RunWriter.resume(group, run_manifest(setting, choice), rerun) as writer:
             yield writer.path
             if not run_method(setting, choice, writer, self.observer, self.debug):
                 self.forget_model()

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from tta_bench.evaluation.setting import Setting
 
 
-def run_manifest(setting: Setting, choice: MethodChoice) -> dict[str, Any]:
+def run_manifest(setting: Setting, choice: MethodChoice, described: bool = True) -> dict[str, Any]:
     """What a run of this method in this setting is made of; its key says which runs are the same.
 
     The key is the same where the model is there without its weights.
+
+    Args:
+        setting: model and documents.
+        choice: the method.
+        described: whether device and software are described, which takes longer than all else:
+            the key is enough to find a stored run.
     """
     spec, model, documents = setting.spec, setting.model, setting.documents
     limits = vars(spec.limits)
@@ -57,6 +63,7 @@ def run_manifest(setting: Setting, choice: MethodChoice) -> dict[str, Any]:
         config=spec.config,
         command=spec.command,
         torch=torch,
+        described=described,
     )
     return manifest if spec.portion is None else {**manifest, SHARD: stamp(setting)}
 

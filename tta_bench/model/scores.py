@@ -253,6 +253,11 @@ def token_scored(
     return Scored(*_by_slices(scores, read_targets, mask, gradients, scored_of))
 
 
+def kept_for_backward(shape: tuple[int, int, int], device: torch.device) -> bool:
+    """Whether logits [B, C, V] are few enough to be computed at once and kept for gradients."""
+    return 4 * math.prod(shape) <= RETAINED_BYTES.get(device.type, RETAINED_BYTES["cpu"])
+
+
 def _by_slices(
     scores: Scores,
     read_targets: Callable[[], Tensor],
@@ -264,8 +269,7 @@ def _by_slices(
     lanes, columns, vocab = scores.shape
     column_bytes = lanes * vocab * 4
     most = SLICE_BYTES.get(mask.device.type, SLICE_BYTES["cpu"])
-    kept = RETAINED_BYTES.get(mask.device.type, RETAINED_BYTES["cpu"])
-    again = gradients and column_bytes * columns > kept
+    again = gradients and not kept_for_backward(scores.shape, mask.device)
     slices = math.ceil(columns / max(1, most // column_bytes))
     if gradients and not again:
         slices = 1  # all is kept for the backward pass, and gradients of slices would be added up

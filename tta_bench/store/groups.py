@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tta_bench.checkout import PUBLISHED
 from tta_bench.errors import UsageError
+from tta_bench.store.archive import archive_of, unpacked
 from tta_bench.store.files import explained
 
 RESULTS = Path("results")
@@ -91,21 +92,25 @@ def find_runs(name: str, results: Path = RESULTS, *, published: bool = False) ->
         name: a path, the name of a group, or GROUP/RUN.
         results: the folder of groups.
         published: whether a name that is not in the default folder may be one of the checkout that
-            the bench runs from; for those who only read.
+            the bench runs from, and whether it may be packed; for those who only read.
 
     Raises:
-        UsageError: it does not exist; the message suggests the closest name.
+        UsageError: it does not exist (the message suggests the closest name), or it is packed in
+            an archive and somebody wants to write to it.
     """
     elsewhere = [PUBLISHED / name] if published and results == RESULTS else []
     for path in (Path(name), results / name, *elsewhere):
         with suppress(OSError):  # a name that is too long for the file system names no run
             if path.is_dir():
                 return path
+            archive = archive_of(path)
+            if archive is not None:
+                return _in_archive(*archive, name, published)
             if path.is_file():
                 return path.parent
     with suppress(OSError):
-        if (PUBLISHED / name).is_dir():
-            where = PUBLISHED / name
+        where = PUBLISHED / name
+        if where.is_dir() or archive_of(where):
             raise UsageError(f"there is no run or group '{name}' in {results}/, but {where} is.")
     wanted = name.removeprefix(f"{results}/").rstrip("/")
     runs = [path.parent for path in results.glob("*/*/manifest.json")]
@@ -125,3 +130,15 @@ def find_runs(name: str, results: Path = RESULTS, *, published: bool = False) ->
             "the folder results of a checkout."
         )
     raise UsageError(f"there is no run or group '{name}'; {hint}")
+
+
+def _in_archive(file: Path, inside: PurePosixPath, name: str, published: bool) -> Path:
+    if not published:
+        raise UsageError(
+            f"'{name}' is packed in {file}, where nothing can be added; unpack it into a folder "
+            f"with `mkdir NAME && tar xf {file} -C NAME`."
+        )
+    folder = unpacked(file) / inside
+    if not folder.is_dir():
+        raise UsageError(f"there is no run '{name}'; {file} holds no '{inside}'.")
+    return folder

@@ -53,6 +53,7 @@ def build_manifest(
     probe: Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None,
     torch: Any = None,
+    described: bool = True,
 ) -> dict[str, Any]:
     """Everything that a reader needs to judge or repeat a run, as JSON values, with the run's key.
 
@@ -76,6 +77,8 @@ def build_manifest(
             for no probe.
         command: the command line; `sys.argv` by default.
         torch: the imported module, for the number of threads and the name of a CUDA device.
+        described: whether device and software are described, for which other programs are asked;
+            without, the device has its type alone. The key is the same.
     """
     words = sys.argv if command is None else command
     manifest = {
@@ -92,9 +95,9 @@ def build_manifest(
         "seeds": dict(seeds),
         "deterministic": deterministic,
         **({"precision_overrides": overrides} if (overrides := precision_overrides()) else {}),
-        "device": describe_device(device, torch),
+        "device": describe_device(device, torch if described else None),
         "platform": describe_platform(torch),
-        "software": describe_software(),
+        **({"software": describe_software()} if described else {}),
         "flops_convention": FLOPS_CONVENTION,
         "command": [Path(word).name if i == 0 else word for i, word in enumerate(words)],
         "config": dict(config),

@@ -140,7 +140,7 @@ class Pool(Executor):
         """Goes on to what is not stored whole; yields the folder of each run that is."""
         while feed.first is not None and not feed.looked_at:
             setting, choice = feed.first
-            manifest = run_manifest(setting, choice)
+            manifest = run_manifest(setting, choice, described=False)
             path = run_folder(group_of(manifest), manifest)
             feed.looked_at = not is_whole(path, manifest, rerun)
             if not feed.looked_at:

@@ -205,7 +205,9 @@ def test_a_suite_tunes_on_a_share_and_reports_the_rest(tmp_path: Path, monkeypat
 
 
 @slow
-def test_a_tuning_that_was_killed_goes_on_and_chooses_the_same(tuned, tmp_path) -> None:
+def test_a_tuning_that_was_killed_goes_on_and_chooses_the_same(
+    tuned: Path, tmp_path: Path, monkeypatch
+) -> None:
     shutil.copytree(tuned / "mine", tmp_path / "mine")
     words = ["tune", "--dataset", "mine", *FAST, "--method", SETS, "--name", "it", "--quiet"]
     command = [sys.executable, "-m", "tta_bench", *words]
@@ -218,7 +220,8 @@ def test_a_tuning_that_was_killed_goes_on_and_chooses_the_same(tuned, tmp_path) 
         child.send_signal(signal.SIGKILL)
     first = {path: path.read_bytes() for path in group.glob("*/rows.jsonl")}
     assert not (group / TUNING).exists()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    monkeypatch.chdir(tmp_path)
+    run(*words)
     (again,), (whole,) = read_choices(group), read_choices(tuned / "results" / "it-tuning")
     assert again.values == whole.values
     assert [t.values for t in again.trials] == [t.values for t in whole.trials]

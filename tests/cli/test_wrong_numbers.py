@@ -52,11 +52,11 @@ def test_none_is_no_default_where_it_may_mean_a_method(command: str) -> None:
 def test_one_chunk_for_everything_is_remarked_once(tta_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     common = ["eval", "--dataset", "a.txt", "--audit", "off", "--method", "none"]
-    done = tta_bench(*common, "--method", "window", "--method", "window:context=9", cwd=tmp_path)
+    done = tta_bench(*common, "--method", "neural-cache", "--method", "ngram", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.replace("\n", " ").count("one chunk covers every document of a.txt") == 1
     assert "one chunk covers" not in tta_bench(*common, cwd=tmp_path).stderr
-    quiet = tta_bench(*common, "--method", "window", "--quiet", "--rerun", "all", cwd=tmp_path)
+    quiet = tta_bench(*common, "--method", "ngram", "--quiet", "--rerun", "all", cwd=tmp_path)
     assert "one chunk covers" not in quiet.stderr
 
 

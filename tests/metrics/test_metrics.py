@@ -53,9 +53,13 @@ def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
+    gone = {
+        "model": {"name": "builtin:tiny", "sha256": "ab12", "random_weights": False},
+        "dataset": {"spec": "no-such-folder", "fingerprint": "f00d", "documents": 4},
+    }  # so that a page need not look for the documents
     return [
-        store_run(tmp_path / "mine"),
-        store_run(tmp_path / "mine", "fwl", 0.1, summary={"flops_per_token": 5.4e8}),
+        store_run(tmp_path / "mine", **gone),
+        store_run(tmp_path / "mine", "fwl", 0.1, summary={"flops_per_token": 5.4e8}, **gone),
     ]
 
 

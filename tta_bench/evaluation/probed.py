@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import tta_bench
 from tta_bench.contract.registry import BUILT_IN_PACKAGE
 from tta_bench.contract.source import source_hash
 from tta_bench.fetch.packages import cache_folder
@@ -83,7 +82,7 @@ def _kept_in(choice: MethodChoice) -> Path | None:
 @lru_cache(maxsize=1)
 def _surroundings() -> tuple[str, ...]:
     """Everything beside the method that its verdict may depend on."""
-    folder = Path(str(tta_bench.__file__)).parent
+    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")

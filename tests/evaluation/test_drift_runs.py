@@ -131,7 +131,7 @@ def test_a_worker_gives_the_same_rows(
     texts: Path, runs: dict[tuple[str, str], Run], tmp_path: Path
 ) -> None:
     suite = suite_of(texts, fresh=False, methods=["neural-cache"])
-    other = read(suite, tmp_path, workers=AskedWorkers(2))
+    other = read(suite, tmp_path, workers=AskedWorkers(1))
     here, there = runs["neural-cache", "never"], other["neural-cache", "never"]
     assert [row.probe_nll for row in there.rows] == [row.probe_nll for row in here.rows]
     assert there.summary["probe_fresh_nll"] == here.summary["probe_fresh_nll"]

@@ -19,7 +19,7 @@ from tta_bench.engine.protocol import Protocol
 from tta_bench.errors import UsageError
 from tta_bench.model.scores import as_scores
 from tta_bench.model.step_shape import StepShape
-from tta_bench_methods.output.ngram.trust import GRID, fresh_evidence, learned
+from tta_bench_methods.output.ngram.trust import GRID, Learner, fresh_evidence
 
 
 def below(model, ids, chunk):
@@ -164,7 +164,7 @@ def test_a_token_that_the_model_holds_impossible_leaves_finite_odds():
     chances = torch.zeros(1, 2)
     seen = torch.ones(1, 2, dtype=torch.bool)
     for hits in (one, 0 * one):
-        shares, after = learned(fresh, torch.tensor(GRID), chances, one, hits, one, seen)
+        shares, after = Learner()(fresh, torch.tensor(GRID), chances, one, hits, one, seen)
         assert shares.isfinite().all()
         assert after.isfinite().all()
 

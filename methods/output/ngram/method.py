@@ -30,7 +30,7 @@ from torch import Tensor
 from tta_bench import Method, Scores, StepShape, Window, compiled, register
 from tta_bench_methods.output.ngram.matches import ROOMS
 from tta_bench_methods.output.ngram.mixture import NgramMixture, look_up, mixed
-from tta_bench_methods.output.ngram.trust import GRID, fresh_evidence, learned
+from tta_bench_methods.output.ngram.trust import GRID, Learner, fresh_evidence
 
 MOST_TOKENS = 64
 
@@ -63,11 +63,12 @@ class Ngram(Method):
                 raise ValueError("caution must be at least 0.")
 
     def prepare(self) -> None:
-        self._look_up, self._learn, self._mix = look_up, learned, mixed
+        self._look_up, self._learn, self._mix = look_up, Learner(), mixed
         self._grid = torch.tensor(GRID, device=self.model.device)
 
     def compile(self) -> None:
-        self._look_up, self._learn = compiled(look_up), compiled(learned)
+        self._look_up = compiled(look_up)
+        self._learn.compile()
         self._mix = compiled(mixed)
 
     def init_state(self) -> dict[str, Tensor]:

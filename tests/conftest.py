@@ -10,6 +10,7 @@ import torch
 from command import tta_bench as tta_bench
 from hostile import ESCAPE, HOSTILE
 from hypothesis import HealthCheck, settings
+from slow import skip_if_late
 from tiny import random_document, tiny_model
 from typer.testing import CliRunner
 
@@ -30,6 +31,11 @@ def pytest_collection_finish() -> None:
     """Sets aside what the imports and the tests are made of: every run collects garbage thrice."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures are made, which may be what takes long
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_if_late(item)
 
 
 @pytest.fixture(scope="session")

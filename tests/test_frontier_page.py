@@ -246,3 +246,15 @@ def test_the_caution_of_output_correction_is_the_one_that_was_chosen():
     assert any(f"| `{space}` | `output-correction` |" in line for line in tuned("frontier"))
     best = "output-correction:fast_ridge=3000"
     assert any(f"| `{space}` | `{best}` |" in line for line in tuned("frontier-smollm2"))
+
+
+def test_what_the_counter_of_flops_found_is_what_the_page_says():
+    method = "streaming-llm:recent=1020+dynamic-eval:lr=0.0001+neural-cache:weight=0.0125+ngram"
+    books, code, manuals, wiki = (
+        runs_of("frontier-smollm2")[kind, method].summary for kind in KINDS
+    )
+    assert books["flops_agree"] is None
+    assert code["flops_agree"] is manuals["flops_agree"] is True
+    assert wiki["flops_agree"] is False
+    more = wiki["flops_check"]["counted"] / wiki["flops_check"]["analytic"] - 1
+    assert f"found {100 * more:.1f} % more on WikiText-2" in SENTENCES

@@ -74,6 +74,8 @@ def test_what_was_found_holds_under_both_seeds(seed: int) -> None:
     assert all(found["knn-lm", name] > found["ngram", name] for name in ("unigram", "bursty"))
     for context in ("window:context=256", "streaming-llm"):
         assert all(found[context, name] < 0.15 for name in NAMES if name != "copy")
+    lag = stream_of("oracle:copy").lag  # type: ignore[attr-defined]
+    assert f"whose blocks come again after {lag} tokens" in " ".join(PAGE.split())
     assert 0.355 < found["streaming-llm", "copy"] < 0.365
     assert 0.045 < found["window:context=256", "copy"] < 0.065
 

@@ -258,3 +258,12 @@ def test_what_the_counter_of_flops_found_is_what_the_page_says():
     assert wiki["flops_agree"] is False
     more = wiki["flops_check"]["counted"] / wiki["flops_check"]["analytic"] - 1
     assert f"found {100 * more:.1f} % more on WikiText-2" in SENTENCES
+
+
+def test_how_far_the_weight_of_the_cache_falls():
+    tiny, smol = ({line.split("`")[3] for line in tuned(name)} for name in GROUPS)
+    assert {"neural-cache:weight=0.2", "streaming-llm+neural-cache+ngram"} <= tiny
+    stack = "streaming-llm:recent=1020+neural-cache:weight=0.0125+ngram"
+    assert {"neural-cache:weight=0.05", stack} <= smol
+    said = "from 0.2 to 0.05 alone, and from 0.1 to 0.0125 on carried context with `ngram`"
+    assert said in SENTENCES

@@ -106,3 +106,13 @@ def test_seeds_differ_as_the_page_says() -> None:
     assert f"{near} of the {len(apart)} shares differ by less than 0.01" in " ".join(PAGE.split())
     assert max(apart.values()) < 0.035
     assert {method for method, _ in sorted(apart, key=lambda k: -apart[k])[:2]} == {"slot", "tint"}
+
+
+def test_what_the_frozen_model_loses() -> None:
+    stored = load_group(find_runs("oracle", ROOT / "results", published=True))
+    lost = [
+        sum(row.nll or 0 for row in run.rows) / sum(row.tokens for row in run.rows)
+        for run in stored
+        if run.spec == "none"
+    ]
+    assert f"loses {min(lost):.1f} to {max(lost):.1f} nats a token" in PAGE

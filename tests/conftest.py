@@ -10,7 +10,7 @@ import torch
 from command import tta_bench as tta_bench
 from hostile import ESCAPE, HOSTILE
 from hypothesis import HealthCheck, settings
-from slow import skip_if_late
+from slow import is_slow, skip_if_late
 from tiny import random_document, tiny_model
 from typer.testing import CliRunner
 
@@ -25,6 +25,11 @@ settings.register_profile(
 settings.load_profile("tests")
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that take long behind all others: where time runs out, it is theirs."""
+    items.sort(key=is_slow)
 
 
 def pytest_collection_finish() -> None:

@@ -17,8 +17,12 @@ _REASON = "takes long; set TTA_BENCH_SLOW=1"
 slow = pytest.mark.skipif(not RUNS_SLOW, reason=_REASON)
 
 
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is marked as one that takes long."""
+    return any(mark.kwargs.get("reason") == _REASON for mark in item.iter_markers("skipif"))
+
+
 def skip_if_late(item: pytest.Item) -> None:
     """Skips a test that takes long where the time for those is over."""
-    marks = [mark.kwargs.get("reason") for mark in item.iter_markers("skipif")]
-    if _REASON in marks and time.time() > UNTIL:
+    if is_slow(item) and time.time() > UNTIL:
         pytest.skip("takes long, and TTA_BENCH_SLOW_UNTIL is over")

@@ -77,13 +77,16 @@ def test_its_loss_falls_through_its_own_updates(name, fast, tmp_path):
 
 
 @every_body
-@torch.no_grad()
 def test_the_control_has_the_same_size_and_keeps_nothing_of_a_document(name, llama):
     cls = load(name)
     sizes = []
     for fast in (True, False):
         module = cls.slow_weights(llama, build(cls.Slow, BODIES[name] | {"fast": fast}, name))
         sizes.append({key: value.shape for key, value in module.state_dict().items()})
+        torch.manual_seed(0)
+        with torch.no_grad():  # a gain that begins as zero would keep everything as it is
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
         model, states = module.attach(llama), []
         for seed in (1, 2):
             ids = torch.from_numpy(random_document("d", 16, seed).token_ids).long()[None]

@@ -27,7 +27,7 @@ from tta_bench.evaluation.executors import executor_of
 from tta_bench.evaluation.progress import Progress
 from tta_bench.evaluation.suite import Suite
 from tta_bench.evaluation.workers.asked import AskedWorkers
-from tta_bench.evaluation.workers.messages import Began, Ended, Failed
+from tta_bench.evaluation.workers.messages import Began, Ended, Failed, Said
 from tta_bench.model.loading import Loading
 from tta_bench.store import load_run
 
@@ -43,6 +43,7 @@ from tta_bench.evaluation.workers.cluster.member import how_it_ended  # noqa: E4
 
 DOCUMENTS = 6
 WORDS = ("--method", "none", "--audit", "off", "--quiet")
+SAID = Said("")
 END = Ended(0, "done", None, np.zeros(3, np.float32), np.zeros(3, bool), 0.1, {})
 
 # Without a cluster
@@ -50,10 +51,26 @@ END = Ended(0, "done", None, np.zeros(3, np.float32), np.zeros(3, bool), 0.1, {}
 
 def test_an_answer_ends_with_a_document() -> None:
     box = Mailbox()
-    for message in (Began(), END, Began(), END, END, Began()):
+    for message in (SAID, END, SAID, END, END, SAID):
         box.send(message)
     answers = [[type(message) for message in box.fetch(0.01)] for _ in range(5)]
-    assert answers == [[Began, Ended], [Began, Ended], [Ended], [Began], []]
+    assert answers == [[Said, Ended], [Said, Ended], [Ended], [Said], []]
+
+
+def test_no_document_begins_before_it_is_heard_that_the_method_is_set_up() -> None:
+    """Else a document that ends its actor at once would count as a set-up that does."""
+    box, begins = Mailbox(), threading.Event()
+
+    def work() -> None:
+        box.send(Began())
+        begins.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert not begins.wait(0.1)
+    assert [type(message) for message in box.fetch(5)] == [Began]
+    assert not begins.wait(0.1)  # that answer may never arrive
+    assert box.fetch(0.01) == []
+    assert begins.wait(5)
 
 
 def test_a_closed_box_ends_the_work_on_both_sides() -> None:

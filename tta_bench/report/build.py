@@ -22,6 +22,7 @@ from tta_bench.report.own import own_figures
 from tta_bench.report.palette import slots
 from tta_bench.report.recall import recall_figures
 from tta_bench.report.regret import regret_figures
+from tta_bench.report.shares import share_grid
 from tta_bench.report.tuning import tuning_figures
 from tta_bench.store.groups import slug
 from tta_bench.store.jsonable import without_private_paths
@@ -74,7 +75,8 @@ def build_report(
         figures, left_out = cost_figures(group, palette, prefix)
         settings = _settings(group, baseline, metrics, palette, prefix, once(reopen))
         whole.append(Family(title, tuple(figures), tuple(left_out), tuple(settings)))
-    return Report(titles_of([begun])[0], baseline, palette, tuple(whole), tuple(unfinished))
+    shares = share_grid([setting for family in whole for setting in family.settings])
+    return Report(titles_of([begun])[0], baseline, palette, tuple(whole), tuple(unfinished), shares)
 
 
 def _begun(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tta_bench.report.excerpts import Excerpt
 from tta_bench.report.figure import Figure
+from tta_bench.report.grid import Grid
 from tta_bench.tables.table import Table
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Report:
         slots: the place of each method in the palette.
         families: one or more.
         unfinished: a sentence for each setting of which no document is done.
+        shares: what each method learned of each stream; None unless there are several streams.
     """
 
     title: str
@@ -91,6 +93,7 @@ class Report:
     slots: dict[str, int]
     families: tuple[Family, ...]
     unfinished: tuple[str, ...] = ()
+    shares: Grid | None = None
 
     @property
     def settings(self) -> list[Setting]:

@@ -13,6 +13,7 @@ from tta_bench.extras import require
 from tta_bench.report.content import Report
 from tta_bench.report.excerpts import Excerpt, scale_of
 from tta_bench.report.figure import Figure
+from tta_bench.report.grid_markup import grid_html
 from tta_bench.report.headline import headline_of
 from tta_bench.report.markup import embedded, escaped, slot_class, visible
 from tta_bench.report.palette import DARK, LIGHT, symbol, tag_above
@@ -39,6 +40,7 @@ def page_of(report: Report) -> str:
     }
     numbers = {id(setting): number for number, setting in enumerate(settings)}
     body = "".join(family_html(family, report, numbers) for family in report.families)
+    shares = "" if report.shares is None else grid_html(report.shares, report.slots)
     title = escaped(report.title)
     return "\n".join(
         [
@@ -55,7 +57,7 @@ def page_of(report: Report) -> str:
             "</head>",
             "<body>",
             _header(report),
-            f"<main>{body}</main>",
+            f"<main>{shares}{body}</main>",
             f"<footer>Made with tta-bench {escaped(__version__)} from stored runs. "
             "Nothing is fetched when this page is opened.</footer>",
             f'<script type="application/json" id="data">{embedded(data)}</script>',
@@ -109,7 +111,8 @@ def _header(report: Report) -> str:
         lines.pop()
     headline = "".join(f"<p>{line}</p>" for line in lines)
     missing = "".join(f'<p class="missing">{escaped(text)}</p>' for text in report.unfinished)
-    links = [("table", "Table"), ("cost", "Quality and cost")]
+    links = [] if report.shares is None else [(report.shares.name, report.shares.title)]
+    links += [("table", "Table"), ("cost", "Quality and cost")]
     if any(setting.figures for setting in settings):
         links.append(("curves", "Position and slices"))
     if any(setting.regret for setting in settings):

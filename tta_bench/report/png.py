@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tta_bench.extras import require
 from tta_bench.report.figure import Figure, Series, padded
+from tta_bench.report.grid_png import drawn_grid
 from tta_bench.report.markup import visible
 from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
@@ -59,10 +60,13 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     require("matplotlib", extra="report", what="the report")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    canvases = {figure.name: drawn(figure) for figure in report.figures}
+    if report.shares is not None:
+        canvases[report.shares.name] = drawn_grid(report.shares)
     files = []
-    for figure in report.figures:
-        files.append(folder / f"{figure.name}.png")
-        write_atomically(files[-1], png_of(drawn(figure)))
+    for name, canvas in canvases.items():
+        files.append(folder / f"{name}.png")
+        write_atomically(files[-1], png_of(canvas))
     return files
 
 

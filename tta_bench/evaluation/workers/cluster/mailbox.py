@@ -1,12 +1,17 @@
-"""Where tasks and messages wait inside an actor, between its calls and the thread that works."""
+"""Where tasks and messages wait inside an actor, between its calls and the thread that works.
+
+What waits here, and what is on its way, dies with the actor. That a method is set up may not: a
+document that ends its actor would count as a set-up that does. So the work waits until it is heard.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from queue import Empty, Full, Queue
 from typing import Any
 
-from tta_bench.evaluation.workers.messages import Ended
+from tta_bench.evaluation.workers.messages import Began, Ended
 
 _SIZE = 64
 """Messages that wait to be fetched at most; behind them the work waits."""
@@ -26,9 +31,18 @@ class Mailbox:
         self._tasks: Queue[Any] = Queue()
         self._messages: Queue[object] = Queue(_SIZE)
         self._closed = False
+        self._told, self._heard = False, threading.Event()  # that a method is set up
         self.fetched: float | None = None
 
     def send(self, message: object) -> None:
+        self._heard.clear()
+        self._put(message)
+        if isinstance(message, Began):
+            self._heard.wait()
+            if self._closed:
+                raise BrokenPipeError
+
+    def _put(self, message: object) -> None:
         while not self._closed:
             try:
                 return self._messages.put(message, timeout=_LOOK)
@@ -49,6 +63,8 @@ class Mailbox:
     def fetch(self, seconds: float) -> list[object]:
         """What was sent, waited for so long: up to one document, so that an answer stays small."""
         self.fetched = time.monotonic()
+        if self._told:  # who asks again has the answer before
+            self._heard.set()
         found: list[object] = []
         try:
             found.append(self._messages.get(timeout=seconds))
@@ -56,9 +72,11 @@ class Mailbox:
                 found.append(self._messages.get_nowait())
         except Empty:
             pass
+        self._told = any(isinstance(message, Began) for message in found)
         return found
 
     def close(self) -> None:
         """Nothing is sent or received any more."""
         self._closed = True
+        self._heard.set()
         self._tasks.put(None)

@@ -210,18 +210,21 @@ def test_the_committed_recipes_read():
         )  # headline evaluates there
 
 
-def test_heads_on_one_base_are_trained_on_one_budget():
+@pytest.mark.parametrize("folder", ["heads", "heads-smollm2"])
+def test_heads_on_one_base_are_trained_on_one_budget(folder):
     from importlib.resources import files
 
-    folder = files("tta_bench_suites") / "train" / "heads"
-    recipes = {path.stem: load_recipe(path) for path in folder.iterdir()}
-    for base in {recipe.base for recipe in recipes.values()}:
-        same = [recipe for recipe in recipes.values() if recipe.base == base]
-        assert all(
-            (r.body, r.train, r.corpus) == (s.body, s.train, s.corpus) for r, s in pairwise(same)
-        )
+    there = files("tta_bench_suites") / "train" / folder
+    recipes = {path.stem: load_recipe(path) for path in there.iterdir()}
+    assert len({recipe.base for recipe in recipes.values()}) == 1
+    assert all(
+        (r.body, r.train, r.corpus) == (s.body, s.train, s.corpus)
+        for r, s in pairwise(recipes.values())
+    )
     for name, recipe in recipes.items():
-        control = name.endswith("-control")
-        assert name.removesuffix("-control").split("-", 1)[1] == recipe.method.partition(":")[0]
+        control, wide = name.endswith("-control"), name.endswith("-wide")
+        method = name.removesuffix("-control").removesuffix("-wide").split("-", 1)[1]
+        assert method == recipe.method.partition(":")[0]
         assert ("fast=no" in recipe.method) == control
-        assert control or f"{name}-control" in recipes
+        # One with a wider state is a control itself: of the heads whose state is as large.
+        assert control or wide or f"{name}-control" in recipes

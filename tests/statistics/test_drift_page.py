@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from tta_bench.metrics.drift import DRIFT
-from tta_bench.statistics.drift import BLOCKS, FIRST_TOKENS, LEAST_DOCUMENTS, Drift, drift_of
-from tta_bench.store import Run, load_group
+from tta_bench.statistics.drift import (
+    BLOCKS,
+    FIRST_TOKENS,
+    LEAST_DOCUMENTS,
+    Drift,
+    Gained,
+    drift_of,
+)
+from tta_bench.store import Run, find_runs, load_group
 from tta_bench.store.fresh import fresh_pair
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +33,7 @@ def perplexity(run: Run) -> float:
 def streams() -> dict[str, dict[str, tuple[Run, Run, Drift]]]:
     """Run, fresh run and drift of each method, on messages and on the sequence."""
     found: dict[str, dict[str, tuple[Run, Run, Drift]]] = {"messages": {}, "sequence": {}}
-    for run in load_group(ROOT / "results" / "drift-tiny"):
+    for run in load_group(find_runs("drift-tiny", ROOT / "results", published=True)):
         assert run.summary["valid"] is True
         drift, fresh = drift_of(run), fresh_pair(run)
         if drift is not None:
@@ -37,18 +44,24 @@ def streams() -> dict[str, dict[str, tuple[Run, Run, Drift]]]:
     return found
 
 
+def shown(gain: Gained) -> str:
+    """A gain with half its interval, where there is one."""
+    assert gain.estimate is not None
+    value, interval = gain.estimate.value, gain.estimate.interval
+    return f"{value:+.3f}" + (
+        "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.3f}"
+    )
+
+
 def line(method: str, run: Run, fresh: Run, drift: Drift) -> str:
     """A row of a table on the page."""
     assert drift.forward is not None
     assert drift.retained is not None
-    assert drift.forward.estimate is not None
-    assert drift.forward.estimate.interval is None
-    gains = [drift.forward.estimate, drift.returned.estimate]
-    gains.append(None if drift.returned_fresh is None else drift.returned_fresh.estimate)
-    cells = [f"{perplexity(fresh):.2f}", f"{perplexity(run):.2f}"]
-    values = [None if gain is None else gain.value for gain in gains]
-    values.insert(1, drift.retained.gains[-1])
-    cells += [f"{value:+.3f}" for value in values if value is not None]
+    cells = [f"{perplexity(fresh):.2f}", f"{perplexity(run):.2f}", shown(drift.forward)]
+    cells.append(f"{drift.retained.gains[-1]:+.3f}")
+    if drift.returned.rows:
+        assert drift.returned_fresh is not None
+        cells += [shown(drift.returned), shown(drift.returned_fresh)]
     return f"| `{method}` | {' | '.join(cells)} |"
 
 
@@ -70,54 +83,72 @@ def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
     assert len(names) == 4
 
 
+DYNAMIC, LEARNERS = "dynamic-eval:lr=0.0001", ("dynamic-eval:lr=0.0001", "regression")
+FROZEN, CONTEXTS = ("none", "fwl:weights=control"), ("window:context=256", "streaming-llm")
+
+
+def forward(drift: Drift, part: str = "") -> float:
+    """Forward transfer on the documents of one part of the stream, nats per token."""
+    assert drift.forward is not None
+    each = zip(drift.forward.rows, drift.forward.sums, drift.forward.sizes, strict=True)
+    found = [(gain, size) for row, gain, size in each if row.key.startswith(part)]
+    return sum(gain for gain, _ in found) / sum(size for _, size in found)
+
+
+def interval(gain: Gained) -> tuple[float, float]:
+    assert gain.estimate is not None
+    assert gain.estimate.interval is not None
+    return gain.estimate.interval
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def test_what_was_found_on_the_sequence(
     streams: dict[str, dict[str, tuple[Run, Run, Drift]]],
 ) -> None:
     drifts = {method: drift for method, (_, _, drift) in streams["sequence"].items()}
-
-    def books(method: str) -> str:
-        forward = drifts[method].forward
-        assert forward is not None
-        each = zip(forward.rows, forward.sums, forward.sizes, strict=True)
-        found = [f"{gain / size:+.2f}" for row, gain, size in each if row.key.startswith("2/")]
-        return " and ".join(found).replace("-", "−")
-
-    def back(method: str) -> str:
-        estimate = drifts[method].returned.estimate
-        assert estimate is not None
-        return f"{estimate.value:.2f}"
-
-    dynamic = "dynamic-eval:lr=0.0001"
-    assert f"forward transfer on the two is {books(dynamic)} for dynamic evaluation" in TEXT
-    assert f"{books('regression')} for `regression`" in TEXT
-    assert f"dynamic evaluation reads the code {back(dynamic)} nats per token better" in TEXT
-    others = ", ".join(f"`{name}` {back(name)}" for name in ("regression", "fwl", "neural-cache"))
-    assert others in TEXT
+    for method, drift in drifts.items():
+        low, high = interval(drift.returned)
+        assert (low > 0) == (method in LEARNERS)
+        assert method in LEARNERS or (low <= 0 <= high and abs(low + high) / 2 < 0.004)
+    dynamic, regression = (drifts[method] for method in LEARNERS)
+    values = [each.returned.estimate.value for each in (dynamic, regression)]  # type: ignore[union-attr]
+    told = "dynamic evaluation reads the code {:.2f} nats per token better than at first, and"
+    assert told.format(values[0]) + f" `regression` {values[1]:.2f}." in TEXT
+    books = [signed(forward(each, "2/")) for each in (dynamic, regression)]
+    assert f"is {books[0]} for dynamic evaluation and {books[1]} for `regression`" in TEXT
+    manuals = [signed(forward(each, "3/")) for each in (dynamic, regression)]
+    assert f"On the manuals after them it is {manuals[0]} and {manuals[1]}." in TEXT
+    count = dict.fromkeys("1234", 0)
+    for row in streams["sequence"]["none"][0].rows:
+        count[row.key[0]] += 1
+    assert count == {"1": 48, "2": 2, "3": 48, "4": 48}
 
 
 def test_what_was_found_on_the_messages(
     streams: dict[str, dict[str, tuple[Run, Run, Drift]]],
 ) -> None:
-    def kept(method: str) -> list[float]:
-        retained = streams["messages"][method][2].retained
-        assert retained is not None
-        return retained.gains
-
-    dynamic, regression = kept("dynamic-eval:lr=0.0001"), kept("regression")
-    worst = min(dynamic)
-    place = dynamic.index(worst) + 1
-    told = f"{worst:.2f} after message {place} and {dynamic[-1]:.2f} at the end"
-    assert told.replace("-", "−") in TEXT
-    share = regression[2] / regression[-1]
-    assert f"{100 * share:.0f} % of what `regression` loses is lost after three messages" in TEXT
-    for method in ("fwl", "neural-cache"):
-        assert max(map(abs, kept(method))) < 0.03
-    for method, (run, fresh, drift) in streams["messages"].items():
+    drifts = {method: drift for method, (_, _, drift) in streams["messages"].items()}
+    for method, drift in drifts.items():
         assert drift.forward is not None
-        assert (perplexity(run) < perplexity(fresh)) == (method != "none")
-        after_one = drift.forward.sums[0] / drift.forward.sizes[0]
-        assert drift.forward.estimate is not None
-        if method != "none":
+        if method not in FROZEN:
             assert min(drift.forward.sums) > 0
-            assert after_one > 0.5 * drift.forward.estimate.value
-        assert f"each of the {len(drift.forward.rows)} after the first begins better" in TEXT
+            assert interval(drift.forward)[0] > 0
+    assert f"each of the {len(drifts['none'].forward.rows)} after the first begins better" in TEXT  # type: ignore[union-attr]
+    named = ("regression", "ngram", "fwl", "neural-cache")
+    gains = ", ".join(f"`{method}` {forward(drifts[method]):.2f}" for method in named)
+    assert f"Dynamic evaluation gains {forward(drifts[DYNAMIC]):.2f}, {gains}" in TEXT
+    contexts = [f"{forward(drifts[method]):.2f}" for method in CONTEXTS]
+    assert f"a longer context {contexts[0]} to {contexts[1]}." in TEXT
+
+    kept = {method: drift.retained.gains for method, drift in drifts.items()}  # type: ignore[union-attr]
+    for method in LEARNERS:
+        assert kept[method][-1] == min(kept[method])
+    price = {method: f"{-gains[-1]:.2f}" for method, gains in kept.items()}
+    told = f"{price[DYNAMIC]} nats per token more than a fresh method and `regression` "
+    assert told + price["regression"] in TEXT
+    assert f"any message before; `ngram` {price['ngram']}, and" in TEXT
+    assert all(-kept[method][-1] < 0.04 for method in ("fwl", "neural-cache"))
+    assert f"it is {price[CONTEXTS[0]]} and {price[CONTEXTS[1]]}." in TEXT

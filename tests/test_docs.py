@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 from tta_bench import SlowWeights
 from tta_bench.cli.main import app
 from tta_bench.statistics import paired_difference
-from tta_bench.statistics.answers import recalled, recalled_by_lag
-from tta_bench.store import load_run
+from tta_bench.store import find_runs, load_group, load_run
 from tta_bench.training.recipe import Recipe, Schedule
 from tta_bench.validity.probes import FULL, QUICK
 
@@ -64,26 +63,6 @@ def test_a_table_is_what_the_stored_rows_give(name):
     assert done.stdout.strip() == TABLES[name]
 
 
-def test_planted_sentences_are_remembered_as_the_page_says():
-    runs = {run.spec: run for run in map(load_run, (ROOT / "results" / "planted-tiny").iterdir())}
-    assert all(run.summary["valid"] for run in runs.values())
-    page = TEXT["docs/oracle.md"]
-    (table,) = re.findall(r"<!-- planted -->(.*?)<!-- end -->", page, re.S)
-    expected = []
-    for spec in ("none", "window:context=256", "ngram", "neural-cache"):
-        lags = recalled_by_lag(runs[spec])
-        assert [one.low for one in lags] == [128, 256, 512]
-        gains = [one.gained for one in lags]
-        cells = [f"{one.value:+.2f} ±{one.interval[1] - one.value:.2f}" for one in gains]
-        cells += [f"{one.exact.value:.2f} ({one.control_exact.value:.2f})" for one in lags]
-        expected.append(f"| `{spec}` | {' | '.join(cells)} |")
-    assert table.strip().split("\n")[2:] == expected
-    cache, ngram = (recalled(runs[spec]) for spec in ("neural-cache", "ngram"))
-    share = f"{100 * cache.gained.value / ngram.gained.value:.0f} %"
-    exact = f"{100 * cache.exact.value:.0f} %"
-    assert f"gains {share} of what `ngram` gains and gives {exact} of the answers' tokens" in page
-
-
 def test_paired_differences_of_the_headline():
     """`fwl` against its control, dynamic evaluation and twice the context, on every text."""
     compared = {
@@ -93,8 +72,7 @@ def test_paired_differences_of_the_headline():
     lines = []
     for group, others in compared.items():
         runs = {}
-        for path in (ROOT / "results" / group).glob("*/manifest.json"):
-            run = load_run(path.parent)
+        for run in load_group(find_runs(group, ROOT / "results", published=True)):
             runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
         model = run.manifest["model"]["name"]
         for other in others:

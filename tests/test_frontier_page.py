@@ -217,8 +217,8 @@ def test_sentences_on_smollm2():
 
 
 def test_sentences_on_the_quickstarts_documents():
-    folder = ROOT / "results" / "frontier-quickstart"
-    runs = {run.spec: run for run in map(load_run, folder.iterdir())}
+    group = find_runs("frontier-quickstart", ROOT / "results", published=True)
+    runs = {run.spec: run for run in load_group(group)}
 
     def against(method, baseline):
         return paired_difference(runs[method].rows, runs[baseline].rows)

@@ -50,7 +50,8 @@ def shown(estimate: Estimate | None) -> str:
 def lines(name: str) -> list[str]:
     """The rows of a table on the page."""
     (table,) = re.findall(rf"<!-- {name} -->(.*?)<!-- end -->", PAGE, re.DOTALL)
-    return [line for line in table.splitlines() if line.startswith("| `") and "` |" in line][1:]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    return [line for line in rows if not line.startswith("| `builtin:tiny`")]
 
 
 def test_the_table_of_streams() -> None:
@@ -73,3 +74,49 @@ def test_the_table_of_planted_sentences() -> None:
         cells += [f"{exact(one.exact):.2f} ({exact(one.control_exact):.2f})" for one in lags]
         expected.append(f"| `{method}` | {' | '.join(cells)} |")
     assert lines("planted") == expected
+
+
+def planted(method: str) -> list[Recalled]:
+    return recalled_by_lag(stored()["planted"][method])
+
+
+def span(values: list[float], decimals: int = 2) -> str:
+    return f"{min(values):.{decimals}f} to {max(values):.{decimals}f}"
+
+
+def percent(values: list[float]) -> str:
+    return f"{100 * min(values):.0f} % to {100 * max(values):.0f} %"
+
+
+def test_what_was_found() -> None:
+    told = {m: [exact(one.exact) for one in planted(m)] for m in stored()["planted"]}
+    untold = {m: [exact(one.control_exact) for one in planted(m)] for m in told}
+    gains = {m: [exact(one.gained) for one in planted(m)] for m in told}
+    assert f"`ngram` gives {percent(told['ngram'])} of the planted tokens at every lag" in TEXT
+    assert all(0.495 < share < 0.525 for share in told["knn-lm"])
+    assert f"`neural-cache` {percent(told['neural-cache'])}." in TEXT
+    reach = {"window:context=256": 2, "tint": 2, "streaming-llm": 3}
+    for method, lags in reach.items():
+        assert min(told[method][:lags]) > 0.695
+        assert max(told[method][lags:]) < 0.085
+        assert max(gains[method][lags:]) < 0
+    both = told["window:context=256"][:2] + told["streaming-llm"][:3]
+    assert f"A context gives {percent(both)} as far as it reaches" in TEXT
+
+    dynamic = "dynamic-eval:lr=0.0001"
+    for method, name in (("regression", "`regression` makes a planted token"), (dynamic, "")):
+        assert f"{name} {span(gains[method])} nats".strip() in TEXT
+        assert percent(told[method]) in TEXT
+    assert f"untold, both give {percent(untold['regression'] + untold[dynamic])}." in TEXT
+    frozen, learned = of(STREAMS[1], "none"), of(STREAMS[1], dynamic)
+    less = frozen.nll.value - learned.nll.value
+    assert f"dynamic evaluation loses {less:.2f} nats less on an answer" in TEXT
+    assert f"frozen model, and gives {1000 * exact(learned.exact):.0f} in 1,000." in TEXT
+
+    few, many = (
+        {method: exact(of(stream, method).exact) for method in stored()[stream]}
+        for stream in STREAMS[:2]
+    )
+    assert max(few, key=few.__getitem__) == max(many, key=many.__getitem__) == "ngram"
+    best = f"gives {100 * few['ngram']:.0f} % of the answers with 8 pairs and "
+    assert best + f"{100 * many['ngram']:.0f} % with 32." in TEXT

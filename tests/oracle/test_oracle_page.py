@@ -116,3 +116,18 @@ def test_what_the_frozen_model_loses() -> None:
         if run.spec == "none"
     ]
     assert f"loses {min(lost):.1f} to {max(lost):.1f} nats a token" in PAGE
+
+
+def test_the_sentence_of_the_readme_is_what_the_rows_say() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found, chains = grades("oracle"), ("markov-1", "markov-2", "tree")
+
+    def percent(method: str) -> list[int]:
+        return sorted(round(100 * found[method, name].value) for name in chains)
+
+    ngram, dynamic = percent("ngram"), percent("dynamic-eval:lr=0.0001")
+    caches = max(percent("neural-cache") + percent("knn-lm"))
+    assert f"on chains `ngram` takes {ngram[0]} % to {ngram[-1]} % of what there was" in readme
+    most = int(re.findall(r"no cache more than (\d+) %", readme)[0])
+    assert caches <= most <= caches + 1  # both seeds lie below
+    assert f"dynamic evaluation {dynamic[0]} % to {dynamic[-1]} % (" in readme

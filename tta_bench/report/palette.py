@@ -16,6 +16,9 @@ LIGHT = ("#5f6368", "#0072b2", "#d55e00", "#00805c", "#b4498d", "#a67c00", "#2e9
 # The same hues, light enough for a dark ground.
 DARK = ("#a8adb4", "#5ab4f0", "#ff8a4c", "#3ecf9e", "#e58cc4", "#f0c24b", "#9ad8ff", "#d3a27f")
 
+# Text on paper, and what stands back behind it.
+INK, MUTED = "#1d2126", "#5d646d"
+
 # Markers in the words of plotly, and their names in matplotlib. Their number has no divisor in
 # common with that of the colours, so that many more methods than colours still differ.
 SYMBOLS = {

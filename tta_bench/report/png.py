@@ -13,7 +13,7 @@ from tta_bench.extras import require
 from tta_bench.report.figure import Figure, Series, padded
 from tta_bench.report.grid_png import drawn_grid
 from tta_bench.report.markup import visible
-from tta_bench.report.palette import LIGHT, SYMBOLS, symbol, tag_above
+from tta_bench.report.palette import INK, LIGHT, MUTED, SYMBOLS, symbol, tag_above
 from tta_bench.store.files import explained, write_atomically
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ WIDEST_LABELS = {3: 28, 2: 50}
 """Longest label, in characters, of which three or two fit side by side in the legend."""
 LEGEND_ROWS, ROW_INCHES = 6, 0.2
 """Rows of a legend that the picture has room for, and what each row more adds to its height."""
-_INK, _MUTED, _RULE, _GRID, _FRONT = "#1d2126", "#5d646d", "#c3c8cf", "#eceef1", "#d3d7dd"
+_RULE, _GRID, _FRONT = "#c3c8cf", "#eceef1", "#d3d7dd"
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "ytick.left": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
@@ -60,13 +60,16 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     require("matplotlib", extra="report", what="the report")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    canvases = {figure.name: drawn(figure) for figure in report.figures}
-    if report.shares is not None:
-        canvases[report.shares.name] = drawn_grid(report.shares)
     files = []
-    for name, canvas in canvases.items():
+
+    def write(name: str, canvas: Canvas) -> None:
         files.append(folder / f"{name}.png")
         write_atomically(files[-1], png_of(canvas))
+
+    if report.shares is not None:
+        write(report.shares.name, drawn_grid(report.shares))
+    for figure in report.figures:
+        write(figure.name, drawn(figure))
     return files
 
 
@@ -111,12 +114,12 @@ def _draw(canvas: Any, figure: Figure) -> None:
         xytext=(0, 7),
         textcoords="offset points",
         fontsize=8,
-        color=_MUTED,
+        color=MUTED,
     )
     axes.set_xlabel(figure.x_title)
     axes.set_ylabel(figure.y_title)
     if figure.zero:
-        axes.axhline(0, color=_MUTED, linewidth=0.8, zorder=1)
+        axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
     for series in figure.series:
         _series(axes, series)
     axes.set_ylim(*figure.y_range)
@@ -175,7 +178,7 @@ def _points(axes: Any, series: Series, colour: str, marker: str, label: str) -> 
             ha="center",
             va="bottom" if above else "top",
             fontsize=7.5,
-            color=_MUTED,
+            color=MUTED,
             annotation_clip=True,
         )
 

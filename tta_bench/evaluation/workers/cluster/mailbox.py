@@ -35,12 +35,14 @@ class Mailbox:
         self.fetched: float | None = None
 
     def send(self, message: object) -> None:
+        if not isinstance(message, Began):
+            self._put(message)
+            return
         self._heard.clear()
         self._put(message)
-        if isinstance(message, Began):
-            self._heard.wait()
-            if self._closed:
-                raise BrokenPipeError
+        self._heard.wait()
+        if self._closed:
+            raise BrokenPipeError
 
     def _put(self, message: object) -> None:
         while not self._closed:

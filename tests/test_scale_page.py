@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from tta_bench.store import Run, find_runs, load_group
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+
+
+def runs_of(group: str) -> dict[str, Run]:
+    return {run.spec: run for run in load_group(find_runs(group, ROOT / "results", published=True))}
 
 
 def run_of(group: str) -> Run:
@@ -40,3 +45,56 @@ def test_two_workers_read_in_half_the_time() -> None:
 def test_the_losses_do_not_depend_on_the_workers() -> None:
     rows = [[(row.key, row.nll) for row in run_of(f"workers-{n}").rows] for n in ("1", "2")]
     assert rows[0] == rows[1]
+
+
+def mean_nll(run: Run) -> float:
+    return sum(row.nll for row in run.rows) / sum(row.tokens for row in run.rows)
+
+
+def test_the_table_of_two_gpus() -> None:
+    (table,) = re.findall(r"<!-- gpus -->(.*?)<!-- end -->", PAGE, re.DOTALL)
+    alone, shared = runs_of("gpus-1"), runs_of("gpus-2")
+    expected = []
+    for spec in ("none", "dynamic-eval:optimizer=sgd", "dynamic-eval"):
+        shares = sorted(shared[spec].summary["workers"], key=lambda share: share["worker"])
+        shares = [share for share in shares if share["documents"]]
+        seconds = ", ".join(f"{share['seconds']:.1f}" for share in shares)
+        documents = ", ".join(str(share["documents"]) for share in shares)
+        apart = abs(mean_nll(alone[spec]) - mean_nll(shared[spec]))
+        apart_text = f"{apart:.1e}" if apart else "0"
+        one = f"{alone[spec].summary['seconds']:.1f}"
+        expected.append(f"| `{spec}` | {one} | {seconds} | {documents} | {apart_text} |")
+    assert [line for line in table.splitlines() if line.startswith("| `")] == expected
+
+
+def test_two_gpus_take_half_the_time() -> None:
+    took = []
+    for group in ("gpus-1", "gpus-2"):
+        runs = runs_of(group).values()
+        times = [run.sessions[0]["started"] for run in runs] + [
+            run.summary["ended"] for run in runs
+        ]
+        began, *_, ended = sorted(map(datetime.fromisoformat, times))
+        took.append((ended - began).total_seconds())
+    assert (
+        f"{took[0]:.1f} s with one worker and {took[1]:.1f} s with two: ×{took[0] / took[1]:.2f}"
+        in PAGE
+    )
+    busy = [0.0, 0.0]
+    for run in runs_of("gpus-2").values():
+        for share in run.summary["workers"]:
+            busy[share["worker"]] += share["seconds"]
+    assert (
+        f"{sum(busy):.1f} s of steps ended after {max(busy):.1f} s, ×{sum(busy) / max(busy):.2f}"
+        in PAGE
+    )
+
+
+def test_the_farthest_document_of_two_gpus() -> None:
+    (bound,) = re.findall(r"by up to ([\d.]+) nats a token", PAGE)
+    farthest = max(
+        abs(one.nll - other.nll) / one.tokens
+        for spec, run in runs_of("gpus-1").items()
+        for one, other in zip(run.rows, runs_of("gpus-2")[spec].rows, strict=True)
+    )
+    assert f"{farthest:.4f}" == bound

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from fast_heads import UNTRAINED
+from fast_heads import LEARNED
 from small_models import base_folder
 from tiny import PREFIX, make_method, random_document, run_method
 
@@ -38,7 +38,7 @@ METHODS = [
     ("knn-lm", {"k": "32"}),
     ("output-correction", {}),
     ("fwl", {}),
-    *((name, {"weights": "random"}) for name in UNTRAINED),
+    *((name, {"weights": "random"}) for name in LEARNED),
     ("dynamic-eval", {}),
     ("dynamic-eval", {"subset": "lora"}),
     ("dynamic-eval", {"optimizer": "sgd", "clip": "1.0", "interval": "512"}),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fast_heads import UNTRAINED
+from fast_heads import LEARNED
 from slow import slow
 from tiny import PREFIX, make_method, random_document, tiny_model
 
@@ -22,7 +22,7 @@ EVERY = [
     *("none", "window:context=6", "streaming-llm:sinks=2,recent=6", "neural-cache:window=10"),
     *("knn-lm:window=10,k=4", "ngram:window=10,order=3", "regression", "slot", "tint"),
     *("dynamic-eval", "dynamic-eval:optimizer=adam,subset=lora", "fwl-untrained"),
-    *(f"{name}:weights=random" for name in ("fwl", *UNTRAINED)),
+    *(f"{name}:weights=random" for name in ("fwl", *LEARNED)),
     "streaming-llm:sinks=2,recent=6+dynamic-eval+ngram+neural-cache",
 ]
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from fast_heads import UNTRAINED
+from fast_heads import LEARNED
 from slow import slow
 from tiny import PREFIX, make_method, random_document, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +23,7 @@ CHUNK = 8
 COUNTS = [(8, 3, 5), (8, 0, 8), (1, 8, 6), (8, 8, 0), (5, 2, 8)]
 """Tokens that each of three lanes scores in each step."""
 
-READ = [name for name in UNTRAINED if not load(name).gradients]
+READ = [name for name in LEARNED if not load(name).gradients]
 """Trained methods that take no gradients; `read` gives none, as the engine does to these."""
 
 METHODS = [

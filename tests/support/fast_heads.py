@@ -1,7 +1,7 @@
 """The heads that are a memory in the shared block, small ones of each to try, and trained bodies.
 
-They have no weights that come with the bench yet: what is said of every built-in method with such
-weights is not said of them. A new head adds its name here, and is held to what all of them keep.
+Tests give them small or random weights, whether some come with the bench or not. A new head adds
+its name here, and is held to what all of them keep.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 """What acts inside the body instead, with options for a short training on the built-in model."""
 
-UNTRAINED = (*FAST_HEADS, *BODIES, "camels", "knn-adapter")
-"""All trained methods that have no weights of their own yet."""
+LEARNED = (*FAST_HEADS, *BODIES, "camels", "knn-adapter")
+"""All trained methods but `fwl`."""
 
 SUMS = {"linear-attention", "mesa"}
 """Whose state is a sum over the document, and may grow as it does."""

@@ -12,6 +12,7 @@ were not found, so this is ours, after it. The weights are those of He et al. (2
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +29,7 @@ class AdaptedNearestNeighbours(TrainedMethod):
     family = "output"
     learns_from_losses = False
     Slow = GateOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
 
     @classmethod
     def slow_weights(cls, model: LanguageModel, slow: GateOptions) -> AdaptedNeighbours:

@@ -18,6 +18,7 @@ and use Adam; here both are SGD unless `optimizer` says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,6 +36,7 @@ class Camels(TrainedMethod, DynamicEvaluation):
     """CaMeLS: dynamic evaluation with learned token weights (Hu et al. 2023)."""
 
     Slow = WeigherOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
     off: ClassVar[dict[str, object]] = {"lr": 0}
 
     @dataclass

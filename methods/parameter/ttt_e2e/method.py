@@ -25,6 +25,7 @@ their time, as in the authors' code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,7 @@ class EndToEnd(TrainedBody):
     graphs = True
     learns_from_losses = True
     Slow = PrimeOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
     module: PrimeMLPs
 
     @dataclass

@@ -1,0 +1,108 @@
+"""docs/inside.md says what trained methods inside the body gain, from the stored runs."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from tta_bench.statistics.paired import paired_difference
+from tta_bench.store import Run, find_runs, load_group
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/inside.md").read_text(encoding="utf-8")
+TEXTS = ("npm", "pypi", "debian", "wikitext")
+"""Books, code, manuals, and a folder of articles."""
+
+TUNED = "dynamic-eval:lr=0.0001"
+SGD = "dynamic-eval:optimizer=sgd"
+ROWS = (
+    "window:context=256",
+    "window:context=768",
+    TUNED,
+    "regression",
+    "output-correction",
+    "knn-lm",
+    "knn-adapter:weights=control",
+    "knn-adapter",
+    "ttt-e2e:weights=control",
+    "ttt-e2e:weights=control,step=1",
+    "ttt-e2e",
+    SGD,
+    f"{SGD},weights=surprisal",
+    f"{SGD},stats=builtin:stdlib,weights=tf-idf",
+)
+PAIRS = (
+    ("knn-adapter", "knn-lm"),
+    ("knn-adapter", "knn-adapter:weights=control"),
+    ("knn-adapter", TUNED),
+    ("knn-adapter", "window:context=768"),
+    ("ttt-e2e", "ttt-e2e:weights=control"),
+    ("ttt-e2e", TUNED),
+    ("ttt-e2e", "window:context=768"),
+    (f"{SGD},weights=surprisal", SGD),
+)
+
+
+def named(spec: str) -> str:
+    """A row by the name of its weights, which were files of the training then."""
+    spec = re.sub(r":weights=\S+?-control/weights.safetensors", ":weights=control", spec)
+    return re.sub(r":weights=\S+?/weights.safetensors", "", spec)
+
+
+@cache
+def stored() -> dict[tuple[str, str], Run]:
+    """Runs by the first part of the dataset and the method."""
+    found = {}
+    for group in ("inside", "inside-wikitext"):
+        for run in load_group(find_runs(group, ROOT / "results", published=True)):
+            assert run.summary["status"] == "complete"
+            assert run.summary["valid"] is True
+            found[str(run.manifest["dataset"]["spec"]).split(":")[0], named(run.spec)] = run
+    return found
+
+
+def difference(texts: str, method: str, other: str) -> str:
+    """With half its interval; a dash where one of them was not read."""
+    runs = [stored().get((texts, name)) for name in (method, other)]
+    if None in runs:
+        return "—"
+    pair = paired_difference(*(run.rows for run in runs if run))
+    assert pair.interval is not None
+    return f"{pair.delta:+.3f} ±{(pair.interval[1] - pair.interval[0]) / 2:.3f}"
+
+
+def cells(method: str, other: str) -> str:
+    return " | ".join(difference(texts, method, other) for texts in TEXTS)
+
+
+def costs(method: str) -> str:
+    summary, none = (stored()["pypi", name].summary for name in (method, "none"))
+    ratio = summary["flops_per_token"] / none["flops_per_token"]
+    return f"{ratio:.2f} | {summary['state_bytes_per_lane'] / 1024:,.0f}"
+
+
+def lines(name: str) -> list[str]:
+    (table,) = re.findall(rf"<!-- {name} -->(.*?)<!-- end -->", PAGE, re.DOTALL)
+    return [line for line in table.splitlines() if line.startswith("| `")]
+
+
+def test_the_table_of_gains() -> None:
+    assert lines("inside") == [f"| `{row}` | {costs(row)} | {cells(row, 'none')} |" for row in ROWS]
+
+
+def test_the_table_of_pairs() -> None:
+    assert lines("pairs") == [
+        f"| `{one}` | `{other}` | {cells(one, other)} |" for one, other in PAIRS
+    ]
+
+
+def test_the_readme_says_how_far_they_are_before_dynamic_evaluation() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (said,) = re.findall(r"are ([\d.]+) to ([\d.]+) nats a token better than tuned dynamic", readme)
+    gains = [
+        -float(difference(texts, name, TUNED).split()[0])
+        for texts in ("pypi", "debian")
+        for name in ("knn-adapter", "ttt-e2e")
+    ]
+    assert said == (f"{min(gains):.2f}", f"{max(gains):.2f}")

@@ -52,15 +52,15 @@ def equalised_flops(rows: int, columns: int, directions: int | None) -> tuple[fl
     """FLOPs of `equalised` for one M: of products, and of decompositions.
 
     The latter are those that Golub & Van Loan (2013) give for Householder's QR with Q written out
-    and for the thin SVD after Golub & Reinsch.
+    and for the SVD after Golub & Reinsch.
     """
     long, short = max(rows, columns), min(rows, columns)
     if directions is None:
         return 2.0 * long * short**2, 14.0 * long * short**2 + 8.0 * short**3
     q = directions
-    products = 2.0 * q * (5 * long * short + q * short)
-    bases = (4 * (2 * long + short) - 4 * q) * q**2
-    return products, bases + 14.0 * short * q**2 + 8.0 * q**3
+    products = 2.0 * q * (5 * long * short + 2 * q * short)
+    bases = (4 * (2 * long + 2 * short) - 16 / 3 * q) * q**2
+    return products, bases + 22.0 * q**3
 
 
 class _Level(torch.autograd.Function):
@@ -68,7 +68,8 @@ class _Level(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        wide = matrix.shape[-2] < matrix.shape[-1]
+        u, s, vh = _wide_svd(matrix) if wide else torch.linalg.svd(matrix, full_matrices=False)
         kept = s > _nothing(s) * s[..., :1]
         u, v = u * kept[..., None, :], vh.mT * kept[..., None, :]
         ctx.save_for_backward(u, s.masked_fill(~kept, torch.inf), v)
@@ -84,6 +85,16 @@ class _Level(torch.autograd.Function):
         beyond_right = (left - inner @ v.mT) / s[..., :, None]
         beyond_left = (right - u @ inner) / s[..., None, :]
         return u @ (turned @ v.mT + beyond_right) + beyond_left @ v.mT
+
+
+def _wide_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s and V^T of a wide matrix [..., q, b], by the square that its rows span.
+
+    A GPU decomposes small squares side by side, and anything with a side above 32 one by one.
+    """
+    basis, triangle = torch.linalg.qr(matrix.mT)
+    u, s, vh = torch.linalg.svd(triangle.mT)
+    return u, s, vh @ basis.mT
 
 
 class _Span(torch.autograd.Function):

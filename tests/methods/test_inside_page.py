@@ -44,6 +44,17 @@ PAIRS = (
 )
 
 
+ON_GPU = ("inside", "inside-wikitext")
+ON_CPU = ("inside-cpu", "inside-cpu-wikitext")
+STEPS = (
+    ("camels", SGD),
+    ("camels", "camels:tokens=shuffled"),
+    ("ttt-e2e", "ttt-e2e:weights=control"),
+    ("ttt-e2e", "ttt-e2e:weights=control,step=1"),
+    ("ttt-e2e", SGD),
+)
+
+
 def named(spec: str) -> str:
     """A row by the name of its weights, which were files of the training then."""
     spec = re.sub(r":weights=\S+?-control/weights.safetensors", ":weights=control", spec)
@@ -51,10 +62,10 @@ def named(spec: str) -> str:
 
 
 @cache
-def stored() -> dict[tuple[str, str], Run]:
+def stored(groups: tuple[str, ...]) -> dict[tuple[str, str], Run]:
     """Runs by the first part of the dataset and the method."""
     found = {}
-    for group in ("inside", "inside-wikitext"):
+    for group in groups:
         for run in load_group(find_runs(group, ROOT / "results", published=True)):
             assert run.summary["status"] == "complete"
             assert run.summary["valid"] is True
@@ -62,9 +73,9 @@ def stored() -> dict[tuple[str, str], Run]:
     return found
 
 
-def difference(texts: str, method: str, other: str) -> str:
+def difference(texts: str, method: str, other: str, groups: tuple[str, ...] = ON_GPU) -> str:
     """With half its interval; a dash where one of them was not read."""
-    runs = [stored().get((texts, name)) for name in (method, other)]
+    runs = [stored(groups).get((texts, name)) for name in (method, other)]
     if None in runs:
         return "—"
     pair = paired_difference(*(run.rows for run in runs if run))
@@ -72,12 +83,12 @@ def difference(texts: str, method: str, other: str) -> str:
     return f"{pair.delta:+.3f} ±{(pair.interval[1] - pair.interval[0]) / 2:.3f}"
 
 
-def cells(method: str, other: str) -> str:
-    return " | ".join(difference(texts, method, other) for texts in TEXTS)
+def cells(method: str, other: str, groups: tuple[str, ...] = ON_GPU) -> str:
+    return " | ".join(difference(texts, method, other, groups) for texts in TEXTS)
 
 
 def costs(method: str) -> str:
-    summary, none = (stored()["pypi", name].summary for name in (method, "none"))
+    summary, none = (stored(ON_GPU)["pypi", name].summary for name in (method, "none"))
     ratio = summary["flops_per_token"] / none["flops_per_token"]
     return f"{ratio:.2f} | {summary['state_bytes_per_lane'] / 1024:,.0f}"
 
@@ -94,6 +105,12 @@ def test_the_table_of_gains() -> None:
 def test_the_table_of_pairs() -> None:
     assert lines("pairs") == [
         f"| `{one}` | `{other}` | {cells(one, other)} |" for one, other in PAIRS
+    ]
+
+
+def test_the_table_of_short_documents() -> None:
+    assert lines("cpu") == [
+        f"| `{one}` | `{other}` | {cells(one, other, ON_CPU)} |" for one, other in STEPS
     ]
 
 

@@ -21,7 +21,7 @@ from tta_bench.engine.protocol import Protocol
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.step_shape import StepShape
 from tta_bench.store import load_group
-from tta_bench_methods.parameter.in_place_ttt.patch import InPlaceOptions
+from tta_bench_methods.parameter.in_place_ttt.patch import InPlaceOptions, InPlacePatch
 from tta_bench_methods.parameter.in_place_ttt.writes import read_and_write, unwritten
 
 NAME = "in-place-ttt"
@@ -114,7 +114,7 @@ def test_agrees_with_the_authors_model(path):
     lanes, total = ids.shape
     errors = []
     for targets in ("hidden", "embedding"):  # the file does not say which
-        slow_options = InPlaceOptions(True, every, chunk, float(arrays["ttt_lr"]), targets)
+        slow_options = InPlaceOptions(True, every, chunk, float(arrays["ttt_lr"]), targets, "sum")
         layers = load(NAME).slow_weights(model, slow_options).double()
         for layer, patch in zip(written, layers.patches, strict=True):
             prefix = f"model.layers.{layer}.mlp.ttt"
@@ -203,6 +203,57 @@ def test_any_cut_reads_as_a_token_at_a_time(lengths, cuts, chunk):
             reads, memory = one_at_a_time(*alone, kernel, projection, chunk)
             close(torch.cat(found[lane]), reads, 1e-10)
             close(state["seen"][lane], memory, 1e-10)
+
+
+def added_by(patch, units, targets, cuts=()):
+    """What a patch adds to a projection that gives 0, in windows that end at these places."""
+    lanes, total, _ = units.shape
+    state, found = patch.fresh_state(lanes), []
+    for first, stop in pairwise((0, *cuts, total)):
+        length = torch.full((lanes,), stop - first)
+        ids = torch.zeros(lanes, stop - first, dtype=torch.int64)
+        patch.window, patch.targets = (
+            Window(ids, length, length, stop - first),
+            targets[:, first:stop],
+        )
+        nothing, mask = torch.zeros_like(patch.targets), torch.ones_like(ids, dtype=torch.bool)
+        added, state = patch(units[:, first:stop], nothing, mask, state)
+        found.append(added)
+    return torch.cat(found, 1)
+
+
+def random_patch(chunk, **options):
+    patch = InPlacePatch(4, 3, InPlaceOptions(True, 1, chunk, 0.5, **options)).double()
+    with torch.no_grad():
+        for value in patch.parameters():
+            value.normal_()
+    return patch
+
+
+@pytest.mark.parametrize("over", ["mean", "sum"])
+@pytest.mark.parametrize("cuts", [(), (1, 4, 5, 13)])
+def test_the_mean_over_chunks_is_read(over, cuts):
+    torch.manual_seed(0)
+    patch = random_patch(3, over=over)
+    units, targets = (torch.randn(1, 17, n, dtype=torch.float64) for n in (4, 3))
+    projection = 0.5 * patch.projection
+    reads, _ = one_at_a_time(units[0], targets[0], patch.kernel, projection, 3)
+    chunks = (torch.arange(17) // 3).clamp_min(1) if over == "mean" else torch.ones(17)
+    close(added_by(patch, units, targets, cuts)[0], reads / chunks[:, None], 1e-10)
+
+
+def test_neither_reads_nor_gradients_grow_with_the_document():
+    """A document that repeats itself adds in the end what it added in the beginning."""
+    torch.manual_seed(0)
+    patch = random_patch(4)
+    again = [torch.randn(1, 4, n, dtype=torch.float64) for n in (4, 3)]
+    found = []
+    for times in (2, 200):
+        units, targets = (value.repeat(1, times, 1) for value in again)
+        added = added_by(patch, units, targets)[:, -4:]
+        found.append((added, *torch.autograd.grad(added.square().sum(), [*patch.parameters()])))
+    for one, other in zip(*found, strict=True):
+        close(one, other, 1e-9 * float(one.detach().abs().max()))
 
 
 # --- the method -------------------------------------------------------------------------------

@@ -207,13 +207,18 @@ def one_at_a_time(memory, q, k, v, x, strict):
         return z + (1 + gain) * F.layer_norm(a, a.shape[-1:])
 
     lanes, length, _, width = q.shape
-    current = [z.expand(lanes, *z.shape) for z in (memory.gain, *memory.layers)]
-    held, base, reads = [torch.zeros_like(z) for z in current], current, []
+    learned = (memory.gain, *memory.layers)
+    current = [torch.zeros(lanes, *z.shape, dtype=z.dtype) for z in learned]
+    held, base, reads = current, current, []
+
+    def weights(away):
+        return [z + d for z, d in zip(learned, away, strict=True)]
+
     for t in range(length):
         if t % memory.minibatch == 0:
             base = current
         if strict:
-            reads.append(mem(current, q[:, t]))
+            reads.append(mem(weights(current), q[:, t]))
         rate = memory.step / memory.minibatch * memory.rate(x[:, t])
         share, keep = torch.zeros_like(rate), torch.ones_like(rate)
         if memory.momentum is not None:
@@ -221,7 +226,7 @@ def one_at_a_time(memory, q, k, v, x, strict):
         if memory.forgetting is not None:
             keep = memory.forgetting(x[:, t]).exp()
         base = [z if z.requires_grad else z.requires_grad_() for z in base]
-        loss = (mem(base, k[:, t]) - v[:, t]).square().sum() / 2
+        loss = (mem(weights(base), k[:, t]) - v[:, t]).square().sum() / 2
         gradients = torch.autograd.grad(loss, base, create_graph=True)
         squares = sum(g.square().flatten(2).sum(-1) for g in gradients)
         rate = rate * (1 - share) / (1 + squares / width).sqrt()
@@ -235,7 +240,7 @@ def one_at_a_time(memory, q, k, v, x, strict):
         ]
         current = [per_head(keep, s) * z + s for z, s in zip(current, held, strict=True)]
         if not strict:
-            reads.append(mem(current, q[:, t]))
+            reads.append(mem(weights(current), q[:, t]))
     return torch.stack(reads, 1), current, held
 
 
@@ -288,6 +293,48 @@ def test_forgetting_everything_at_once_is_exact():
         found = scan.left[t] * 2.0 + scan.pushed[t] * 3.0 - scan.coupling[t] @ steps_taken
         assert float(found) == pytest.approx(memory, abs=1e-12)
     assert float(scan.surviving * 3.0 - scan.recent @ steps_taken) == pytest.approx(held, abs=1e-12)
+
+
+def gradient_of_the_past(memory, tokens):
+    """Norm of the gradient of 16 reads at a document's end at all values that were written."""
+    generator = torch.Generator().manual_seed(0)
+    heads, width = memory.heads, memory.width
+
+    def random(*shape):
+        return torch.randn(1, tokens, *shape, generator=generator)
+
+    q, k = (F.normalize(random(heads, width), dim=-1) for _ in range(2))
+    v, x = random(heads, width).requires_grad_(), random(5)
+    mask = torch.ones(1, tokens, dtype=torch.bool)
+    reads, _ = memory(q, k, v, x, mask, memory.fresh(1), True)
+    last = (reads * random(heads, width))[:, -16:].sum()
+    return float(torch.autograd.grad(last, v)[0].norm())
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_training_through_a_long_document_does_not_explode(rate):
+    """Where weights faded to 0, steps behind LN grew until each enlarged what came before it."""
+    torch.manual_seed(0)
+    memory = TitansMemory(5, TitansOptions(heads=2, width=16, rate=rate))
+    torch.nn.init.constant_(memory.forgetting.log_rates, -math.log(64))
+    torch.nn.init.constant_(memory.rate.bias, 8.0)  # the largest steps that there are
+    shorter, longer = (gradient_of_the_past(memory, tokens) for tokens in (256, 1024))
+    assert longer < 2 * shorter
+    assert longer < 20
+
+
+@torch.no_grad()
+def test_what_is_forgotten_fades_to_the_learned_weights():
+    torch.manual_seed(0)
+    memory = TitansMemory(5, TitansOptions(heads=2, width=16))
+    torch.nn.init.constant_(memory.forgetting.log_rates, 0.0)  # a half-life of one token
+    keys = F.normalize(torch.randn(2, 1, 64, 2, 16), dim=-1)
+    x, mask = torch.zeros(1, 64, 5), torch.ones(1, 64, dtype=torch.bool)
+    values = torch.randn(1, 64, 2, 16)
+    _, written = memory(*keys, values, x, mask, memory.fresh(1), True)
+    memory.step = 0.0
+    _, faded = memory(*keys, values, x, mask, written, True)
+    close(memory.frozen(keys[0], faded), memory.frozen(keys[0], memory.fresh(1)), 1e-3)
 
 
 def read_repetition(memory, tokens):

@@ -16,7 +16,7 @@ from tta_bench_methods.head.block.block import BlockOptions
 from tta_bench_methods.head.block.gates import Forgetting, Rate
 from tta_bench_methods.head.block.memory import FastMemory
 from tta_bench_methods.head.block.minibatch import batches_of, grid_of
-from tta_bench_methods.head.titans.network import Weights, moved, read, read_moving, steps
+from tta_bench_methods.head.titans.network import Weights, moved, plus, read, read_moving, steps
 from tta_bench_methods.head.titans.scan import Scan, momentum_scan
 
 MOMENTUM = 0.9
@@ -70,7 +70,11 @@ class Momentum(Rate):
 
 
 class TitansMemory(FastMemory):
-    """A network a head, `slow.heads` of them.
+    """A network a head, `slow.heads` of them; the state holds what it is away from the learned one.
+
+    So what is forgotten fades to the learned weights and not to 0. LN does not see the length of
+    weights: those that fade to 0 forget nothing, and as they shrink the gradients of the loss grow
+    as one over their length, until steps overshoot and training through them explodes.
 
     Weights begin as N(0, 1): with keys of unit length and LN behind the last layer the loss is then
     about equally curved along every tensor, and a rate of 1 goes about as far as it may.
@@ -96,11 +100,11 @@ class TitansMemory(FastMemory):
         )
 
     def fresh(self, lanes: int) -> State:
-        begin = [value.expand(lanes, *value.shape) for value in (self.gain, *self.layers)]
         state = {"index": torch.zeros(lanes, dtype=torch.int64, device=self.gain.device)}
-        state |= _named("base", begin) | _named("memory", begin)
+        nothing = [value.new_zeros(lanes, *value.shape) for value in _flat(self._origin)]
+        state |= _named("base", nothing) | _named("memory", nothing)
         if self.momentum is not None:
-            state |= _named("momentum", [torch.zeros_like(value) for value in begin])
+            state |= _named("momentum", nothing)
         return state
 
     def forward(
@@ -153,15 +157,16 @@ class TitansMemory(FastMemory):
         reading: Scan,
     ) -> tuple[Tensor, Weights, Weights | None]:
         """Reads of a mini-batch, and the memory and its momentum behind it."""
-        taken = steps(base, keys, values, rates, self.longest)
-        reads = read_moving(memory, momentum, taken, reading, queries)
+        taken = steps(plus(self._origin, base), keys, values, rates, self.longest)
+        reads = read_moving(memory, momentum, taken, reading, queries, self._origin)
         return reads, *moved(memory, momentum, taken, scan)
 
     def compile_parts(self) -> None:
         self.minibatch_of = torch.compile(self.minibatch_of, dynamic=False)  # type: ignore[method-assign]
 
     def frozen(self, q: Tensor, state: State) -> Tensor:
-        return read(self._held("memory", state), q.transpose(1, 2)).transpose(1, 2)
+        memory = plus(self._origin, self._held("memory", state))
+        return read(memory, q.transpose(1, 2)).transpose(1, 2)
 
     def flops(self, positions: int) -> float:
         gates = sum(
@@ -174,6 +179,11 @@ class TitansMemory(FastMemory):
 
     def frozen_flops(self, positions: int) -> float:
         return 2.0 * positions * sum(layer.numel() for layer in self.layers)
+
+    @property
+    def _origin(self) -> Weights:
+        """The learned weights, those of a document's start."""
+        return Weights(self.gain, tuple(self.layers))
 
     def _held(self, kind: str, state: State) -> Weights:
         """What of this kind there is in a state: the gain and the layers."""
@@ -191,8 +201,9 @@ def minibatch_flops(sizes: list[torch.Size], positions: int, moving: bool) -> fl
     """
     layers = [source * target for source, target in sizes]
     width = sizes[-1][1]
-    # Forward and reading, back through all but the first, and the sum of the steps.
-    products = (3 + 2 * moving) * sum(layers) + sum(layers[1:]) + (1 + moving) * width
+    # Forward, reading of what stays and of what moves, back through all but the first, and the sum
+    # of the steps.
+    products = (4 + 2 * moving) * sum(layers) + sum(layers[1:]) + (1 + moving) * width
     pairs = sum(source + target for source, target in sizes) + width
     if moving:  # of a scan: two triangles, and what is left of the momentum
         pairs += positions + 1

@@ -114,9 +114,14 @@ def _squared(values: Tensor) -> Tensor:
 
 
 def read_moving(
-    memory: Weights, momentum: Weights | None, taken: Steps, scan: Scan, queries: Tensor
+    memory: Weights,
+    momentum: Weights | None,
+    taken: Steps,
+    scan: Scan,
+    queries: Tensor,
+    origin: Weights | None = None,
 ) -> Tensor:
-    """mem(q_t; M_t): every position reads with weights of its own, [..., T, w].
+    """mem(q_t; origin + M_t): every position reads with weights of its own, [..., T, w].
 
     Args:
         memory: M before the first position.
@@ -124,15 +129,20 @@ def read_moving(
         taken: the steps of these positions.
         scan: how M_t is made of the three.
         queries: [..., T, w].
+        origin: weights that stay, where there are any.
     """
     z = queries
     for number, layer in enumerate(memory.layers):
         held = None if momentum is None else momentum.layers[number]
         a = z if number == 0 else F.gelu(z)
         z = through_moving(a, layer, held, taken.inputs[number], taken.deltas[number], scan)
+        if origin is not None:
+            z = z + a @ origin.layers[number]
     gain = scan.left[..., None] * memory.gain[..., None, :] - scan.coupling @ taken.gain
     if momentum is not None:
         gain = gain + _of(scan.pushed)[..., None] * momentum.gain[..., None, :]
+    if origin is not None:
+        gain = gain + origin.gain[..., None, :]
     unit, _ = standardised(z)
     return queries + (1 + gain) * unit
 
@@ -159,11 +169,11 @@ def moved(
     memory: Weights, momentum: Weights | None, taken: Steps, scan: Scan
 ) -> tuple[Weights, Weights | None]:
     """M and S after the last position."""
-    after = _plus(_scaled(memory, scan.left[..., -1]), _total(taken, -scan.coupling[..., -1, :]))
+    after = plus(_scaled(memory, scan.left[..., -1]), _total(taken, -scan.coupling[..., -1, :]))
     if momentum is None:
         return after, None
-    held = _plus(_scaled(momentum, _of(scan.surviving)), _total(taken, -_of(scan.recent)))
-    return _plus(after, _scaled(momentum, _of(scan.pushed)[..., -1])), held
+    held = plus(_scaled(momentum, _of(scan.surviving)), _total(taken, -_of(scan.recent)))
+    return plus(after, _scaled(momentum, _of(scan.pushed)[..., -1])), held
 
 
 def _total(taken: Steps, shares: Tensor) -> Weights:
@@ -178,7 +188,8 @@ def _scaled(weights: Weights, share: Tensor) -> Weights:
     return Weights(share[..., None] * weights.gain, layers)
 
 
-def _plus(one: Weights, two: Weights) -> Weights:
+def plus(one: Weights, two: Weights) -> Weights:
+    """The sum of two, tensor by tensor."""
     layers = tuple(a + b for a, b in zip(one.layers, two.layers, strict=True))
     return Weights(one.gain + two.gain, layers)
 

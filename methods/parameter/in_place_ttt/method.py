@@ -5,15 +5,16 @@ chunk it moves by the outer products of its inputs with values made of the MLP's
 is no loss and no backward pass. `writes` has the formula. What makes values is trained through the
 writes, by `tta-bench train in-place-ttt`, and begins at zero: an untrained one adds nothing.
 
-How much a document adds is in its row: `added/PROJECTION` is the root of |D z|^2 / |W z|^2 over the
-tokens scored.
+How much a document adds is in its row: `added/PROJECTION` is the root of |a|^2 / |W z|^2 over the
+tokens scored, a what is added to W z.
 
 Departures from the authors' code: D lies beside W and not in it, so that nothing is rounded away
-and W stays what all lanes share, biases included. Chunks have 256 tokens (theirs 4,096), for
-documents of thousands, and `rate` is 0.03 (theirs 3): Adam moves the taps and P by its learning
-rate, and recipes here take one 400 times theirs. `targets=embedding` are those of the paper, the
-input of the MLP those of the code. The body is frozen unless the recipe says otherwise; the authors
-train it, too.
+and W stays what all lanes share, biases included. What is read of it is the mean over the chunks
+so far and not their sum (`over=sum`), which grows with the document until it drowns W z. Chunks
+have 256 tokens (theirs 4,096), for documents of thousands, and `rate` is 0.003 (theirs 3): Adam
+moves the taps and P by its learning rate, and recipes here take one 400 times theirs.
+`targets=embedding` are those of the paper, the input of the MLP those of the code. The body is
+frozen unless the recipe says otherwise; the authors train it, too.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class InPlaceTTT(TrainedBody):
 
     @classmethod
     def random_weights(cls, model: LanguageModel) -> InPlaceLayers:
-        """As in `TrainedMethod`, with small chunks: probes read little."""
-        layers = cls.slow_weights(model, cls.Slow(chunk=8))
+        """As in `TrainedMethod`, with small chunks and large steps: probes read little."""
+        layers = cls.slow_weights(model, cls.Slow(chunk=8, rate=0.03))
         for patch in layers.patches:
             patch.kernel.normal_(std=patch.width**-0.5)
             patch.projection.add_(torch.randn_like(patch.projection), alpha=patch.width**-0.5)

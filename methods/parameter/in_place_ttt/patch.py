@@ -29,10 +29,17 @@ class InPlaceOptions(SlowOptions):
 
     every: int = field(default=6, metadata={"help": "blocks 0, N, 2 N, ... are written"})
     chunk: int = field(default=256, metadata={"help": "tokens that are written at once"})
-    rate: float = field(default=0.03, metadata={"help": "size of a step"})
+    rate: float = field(default=0.003, metadata={"help": "size of a step"})
     targets: Literal["hidden", "embedding"] = field(
         default="hidden",
         metadata={"help": "what values are made of: the input of the MLP, or of the model"},
+    )
+    over: Literal["mean", "sum"] = field(
+        default="mean",
+        metadata={
+            "help": "what is read of the chunks written: their mean, or, as in the paper, "
+            "their sum, which grows with the document"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -43,7 +50,11 @@ class InPlaceOptions(SlowOptions):
 
 
 class InPlacePatch(Patch):
-    """y = W z + D z, with D written as in `writes`; `added` and `own` sum |D z|^2 and |W z|^2.
+    """y = W z + D z / n, with D written as in `writes`; `added` and `own` sum |D z / n|^2, |W z|^2.
+
+    n is the number of chunks in D (of `over=sum` 1). Units have a mean far from 0, so that D z
+    grows as the document does: what helps after a thousand tokens drowns W z after a million, and
+    training on documents of both lengths finds no size of P that suits them.
 
     The control (`fast=no`) has the same parameters and reads no document: y = W z +
     (sum of the taps * t) P, at rate 1, since it adds no sum over a document.
@@ -57,6 +68,7 @@ class InPlacePatch(Patch):
     def __init__(self, inner: int, width: int, slow: InPlaceOptions):
         super().__init__()
         self.adapts, self.chunk, self.rate = slow.fast, slow.chunk, slow.rate if slow.fast else 1.0
+        self.mean = slow.over == "mean"
         self.inner, self.width = inner, width
         self.kernel = nn.Parameter(torch.zeros(width, TAPS))
         self.projection = nn.Parameter(torch.diag(DIAGONAL * torch.randn(width)))
@@ -67,7 +79,12 @@ class InPlacePatch(Patch):
         if not self.adapts:
             return {}
         nothing = self.kernel.new_zeros(lanes)
-        return unwritten(lanes, self.projection, self.inner) | {"added": nothing, "own": nothing}
+        state = unwritten(lanes, self.projection, self.inner)
+        return state | {
+            "chunks": torch.zeros_like(state["place"]),
+            "added": nothing,
+            "own": nothing,
+        }
 
     def forward(
         self, inputs: Tensor, output: Tensor, mask: Tensor, state: State
@@ -92,12 +109,23 @@ class InPlacePatch(Patch):
                 projection,
                 self.chunk,
             )
+            chunks, after["chunks"] = self._chunks(state, reads.shape[1], window.scored)
+            if self.mean:
+                reads = reads / chunks.clamp_min(1)[..., None]
+                known = known / state["chunks"].clamp_min(1)[:, None, None]
             added = torch.where(mask[..., None], _at_inputs(reads, window), known)
             with torch.no_grad():
                 for name, values in (("added", added), ("own", output.to(added.dtype))):
                     squares = values.square().sum(-1).where(mask, 0)
                     after[name] = state[name] + squares.sum(1)
         return output + added.to(output.dtype), after
+
+    def _chunks(self, state: State, tokens: int, count: Tensor) -> tuple[Tensor, Tensor]:
+        """How many each of the next tokens [B, T] reads, and how many there are after `count`."""
+        places = torch.arange(tokens, device=count.device) + state["place"][:, None]
+        before = state["chunks"]
+        complete = (state["place"] + count).div(self.chunk, rounding_mode="floor")
+        return before[:, None] + places.div(self.chunk, rounding_mode="floor"), before + complete
 
     @torch.compiler.disable
     def note(self, hidden: Tensor) -> None:

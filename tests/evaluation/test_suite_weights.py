@@ -1,0 +1,49 @@
+"""Suites run as they come: the weights that their rows ask for come with the bench."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tta_bench.contract.registry import load
+from tta_bench.contract.spec import split_spec, split_stack
+from tta_bench.evaluation.suite import load_suite
+from tta_bench.heads import TrainedMethod
+from tta_bench.heads.slow_weights import SlowWeights
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [SlowWeights.describe(file) for file in (ROOT / "methods/weights").iterdir()]
+SUITES = sorted(
+    file.name.removesuffix(".yaml")
+    for file in files("tta_bench_suites").iterdir()
+    if file.name.endswith(".yaml")
+)
+TO_BE_TRAINED = {"heads-smollm2"}
+"""Says in its first lines that its weights are to be made first."""
+
+
+@pytest.mark.parametrize("name", sorted(set(SUITES) - TO_BE_TRAINED))
+def test_every_row_has_its_weights(name: str) -> None:
+    suite = load_suite(name)
+    for spec in suite.methods:
+        for part in split_stack(spec):
+            method, values = split_spec(part)
+            cls = load(method)
+            asked = values.get("weights", "trained")
+            if not issubclass(cls, TrainedMethod) or asked not in ("trained", "control"):
+                continue
+            for model in suite.models:
+                assert any(
+                    about.method == method
+                    and about.base["name"] == model
+                    and cls.Slow(**about.options).fast == (asked == "trained")
+                    for about in SHIPPED
+                ), f"{name}: {part} on {model}"
+
+
+def test_the_one_without_weights_says_so() -> None:
+    for name in TO_BE_TRAINED:
+        text = (ROOT / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert "comes with weights: train them with" in text

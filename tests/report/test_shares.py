@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tta_bench.report.content import Report
 from tta_bench.report.grid import STRONGEST, Cell, Grid
 from tta_bench.report.grid_png import GAIN, LOSS, drawn_grid
 from tta_bench.report.page import page_of
-from tta_bench.report.png import write_figures
+from tta_bench.report.png import DPI, png_of, write_figures
 from tta_bench.store import load_group
 
 STREAMS = ("oracle:markov-1", "oracle:unigram")
@@ -87,6 +88,21 @@ def test_a_file_is_written_of_it(tmp_path: Path) -> None:
     files = write_figures(report, tmp_path / "png")
     assert files[0].name == "share-by-stream.png"
     assert files[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_has_a_palette_and_the_drawing_s_colours(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image, ImageChops
+
+    shares = report_on(tmp_path / "g", *STREAMS).shares
+    assert shares is not None
+    canvas, drawing = drawn_grid(shares), BytesIO()
+    file = Image.open(BytesIO(png_of(canvas)))
+    canvas.savefig(drawing, dpi=DPI, format="png")
+    assert file.mode == "P"
+    assert "date" not in str(file.info).lower()
+    apart = ImageChops.difference(file.convert("RGB"), Image.open(drawing).convert("RGB"))
+    assert max(high for _, high in apart.getextrema()) < 64
 
 
 def test_a_cell_of_the_picture_has_the_colour_of_its_share() -> None:

@@ -180,6 +180,9 @@ def test_weights_that_do_not_come_with_a_head_are_missed_in_a_sentence(llama):
     missing = "toy-delta: no trained weights for random-llama come .* --dataset builtin:stdlib"
     with pytest.raises(UsageError, match=missing):
         make_method(llama, "toy-delta")
+    control = "toy-delta: no control weights .* train toy-delta:fast=no --base random-llama"
+    with pytest.raises(UsageError, match=control):
+        make_method(llama, "toy-delta", weights="control")
     with pytest.raises(UsageError, match="toy-delta: there is no file"):
         make_method(llama, "toy-delta", weights="nowhere.safetensors")
 

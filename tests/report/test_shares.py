@@ -102,7 +102,7 @@ def test_a_file_has_a_palette_and_the_drawing_s_colours(tmp_path: Path) -> None:
     assert file.mode == "P"
     assert "date" not in str(file.info).lower()
     apart = ImageChops.difference(file.convert("RGB"), Image.open(drawing).convert("RGB"))
-    assert max(high for _, high in apart.getextrema()) < 64
+    assert max(high for _, high in apart.getextrema()) < 32
 
 
 def test_a_cell_of_the_picture_has_the_colour_of_its_share() -> None:

@@ -112,16 +112,18 @@ class TrainedMethod(Method):
                 return file
         raise UsageError(
             f"{cls.name}: no {weights} weights for {model.name} come with the bench; make some "
-            f"with {cls._train_command(model)} and name the file it writes, with weights=FILE."
+            f"with {cls._train_command(model, weights)} and name the file it writes, with "
+            "weights=FILE."
         )
 
     @classmethod
-    def _train_command(cls, model: LanguageModel) -> str:
-        """A command that trains weights of this method for a model.
+    def _train_command(cls, model: LanguageModel, weights: str) -> str:
+        """A command that trains such weights of this method, trained or control, for a model.
 
         It trains on other text than `builtin:pydoc`, which is evaluated by default.
         """
-        command = f"tta-bench train {cls.name} --base {model.name} --dataset builtin:stdlib"
+        method = cls.name if weights == "trained" else f"{cls.name}:fast=no"
+        command = f"tta-bench train {method} --base {model.name} --dataset builtin:stdlib"
         plugin = plugin_of(cls.__module__)
         return command if plugin is None else f"{command} --plugin {plugin}"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INCHES = (7.2, 4.4)
 DPI = 200
 COLOURS = 192
-"""Of a file's palette: bands that overlap have many shades."""
+"""A file's palette has as many: bands that overlap have many shades."""
 MARGIN = 0.12  # inches
 CAPTION_WIDTH = 105  # characters
 WIDEST_LABELS = {3: 28, 2: 50}

@@ -16,6 +16,7 @@ from tta_bench.documents.files import (
     text_files,
 )
 from tta_bench.documents.hub import parse_hub_spec
+from tta_bench.documents.line_ends import LineEndSource, with_own_line_ends
 from tta_bench.documents.memory import MEMORY, memory_source
 from tta_bench.documents.sequence import SequenceSource, Turn, datasets_in
 from tta_bench.documents.source import Source
@@ -35,6 +36,7 @@ _FORMS = {
     "for again 1,024 to 65,536 tokens later, and the same texts without them",
     "share:S:DATASET": "a share of a dataset, such as 0.2, by a hash of each text; rest:S: has the "
     "other documents",
+    "lf:DATASET": "a dataset with LF for its line ends CR LF and CR, which few models know well",
     "sequence:DATASET|DATASET|...": "datasets one after another, for --reset never; limits count "
     "in each of them",
 }
@@ -87,6 +89,9 @@ def open_source(spec: str, text_column: str | None) -> Source:
     if part is not None:
         name, share, whole = part
         return PartSource(spec, open_source(whole, text_column), name, share)
+    as_written = with_own_line_ends(spec)
+    if as_written is not None:
+        return LineEndSource(open_source(as_written, text_column))
     if spec.startswith("hf:"):
         hub = parse_hub_spec(spec.removeprefix("hf:"), text_column)
         if hub is None:

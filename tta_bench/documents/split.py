@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tta_bench.documents.document import Document
+from tta_bench.documents.line_ends import with_own_line_ends
 from tta_bench.documents.planted import parse_planted
 from tta_bench.documents.source import Source
 from tta_bench.errors import DocumentError
@@ -22,7 +23,10 @@ def part_spec(part: str, share: float, spec: str) -> str:
 
 
 def undivided(spec: str) -> str:
-    """The spec of the dataset that a spec may be a part of, or plant sentences in."""
+    """The dataset that a spec may be a part of, plant sentences in, or change line ends of."""
+    as_written = with_own_line_ends(spec)
+    if as_written is not None:
+        return undivided(as_written)
     planted = parse_planted(spec)
     if planted is not None:
         return undivided(planted[1])

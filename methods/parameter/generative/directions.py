@@ -51,16 +51,14 @@ def of_unit_size(products: Tensor, norm: Literal["frobenius", "spectral"]) -> Te
 def equalised_flops(rows: int, columns: int, directions: int | None) -> tuple[float, float]:
     """FLOPs of `equalised` for one M: of products, and of decompositions.
 
-    The latter are those that Golub & Van Loan (2013) give for Householder's QR with Q written out
-    and for the SVD after Golub & Reinsch.
+    The latter are those that Golub & Van Loan (2013) give for the SVD after Golub & Reinsch and for
+    the eigenvectors of a symmetric matrix.
     """
     long, short = max(rows, columns), min(rows, columns)
     if directions is None:
         return 2.0 * long * short**2, 14.0 * long * short**2 + 8.0 * short**3
     q = directions
-    products = 2.0 * q * (5 * long * short + 2 * q * short)
-    bases = (4 * (2 * long + 2 * short) - 16 / 3 * q) * q**2
-    return products, bases + 22.0 * q**3
+    return 2.0 * q * (5 * long * short + 4 * q * long + 5 * q * short), 36.0 * q**3
 
 
 class _Level(torch.autograd.Function):
@@ -69,7 +67,7 @@ class _Level(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         wide = matrix.shape[-2] < matrix.shape[-1]
-        u, s, vh = _wide_svd(matrix) if wide else torch.linalg.svd(matrix, full_matrices=False)
+        u, s, vh = _of_gram(matrix) if wide else torch.linalg.svd(matrix, full_matrices=False)
         kept = s > _nothing(s) * s[..., :1]
         u, v = u * kept[..., None, :], vh.mT * kept[..., None, :]
         ctx.save_for_backward(u, s.masked_fill(~kept, torch.inf), v)
@@ -87,18 +85,23 @@ class _Level(torch.autograd.Function):
         return u @ (turned @ v.mT + beyond_right) + beyond_left @ v.mT
 
 
-def _wide_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, s and V^T of a wide matrix [..., q, b], by the square that its rows span.
+def _of_gram(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s and V^T of a wide matrix [..., q, b], by the eigenvectors of the square M M^T.
 
-    A GPU decomposes small squares side by side, and anything with a side above 32 one by one.
+    A GPU finds those of small squares side by side, but takes QR and SVD of anything else one by
+    one. In float64 a square has twice the digits that it loses; V^T is nothing where s is.
     """
-    basis, triangle = torch.linalg.qr(matrix.mT)
-    u, s, vh = torch.linalg.svd(triangle.mT)
-    return u, s, vh @ basis.mT
+    wide = matrix.double()
+    squares, u = torch.linalg.eigh(wide @ wide.mT)
+    s = squares.clamp_min(0).sqrt().flip(-1)
+    u = u.flip(-1)
+    inverse = torch.where(s > _nothing(matrix) * s[..., :1], s.reciprocal(), 0.0)
+    vh = (u * inverse[..., None, :]).mT @ wide
+    return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
 
 
 class _Span(torch.autograd.Function):
-    """An orthonormal basis of a matrix's columns.
+    """An orthonormal basis of a matrix's columns; zeros in place of directions that it has not.
 
     Its derivative leaves out how the basis turns within its own span: it is for functions of the
     span alone.
@@ -106,18 +109,22 @@ class _Span(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        basis, triangle = torch.linalg.qr(matrix)
-        ctx.save_for_backward(basis, triangle)
-        return basis
+        u, s, vh = _of_gram(matrix.mT)
+        kept = s > _nothing(s) * s[..., :1]
+        ctx.save_for_backward(u / s.masked_fill(~kept, torch.inf)[..., None, :], vh.mT)
+        return vh.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        basis, triangle = ctx.saved_tensors
+        inverse, basis = ctx.saved_tensors
         beyond = gradient - basis @ (basis.mT @ gradient)
-        return beyond @ torch.linalg.pinv(triangle, rtol=_nothing(triangle)).mT
+        return beyond @ inverse.mT
 
 
 def _nothing(values: Tensor) -> float:
-    """The share of the largest below which half of the digits of a singular value are noise."""
-    return torch.finfo(values.dtype).eps ** 0.5
+    """The share of the largest below which a singular value is noise.
+
+    Half of the digits of float32, and in float64 those that a square M M^T still has.
+    """
+    return max(torch.finfo(values.dtype).eps ** 0.5, 1e-6)

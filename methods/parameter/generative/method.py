@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ class GenerativeAdapter(TrainedBody):
     """Low-rank weights of o_proj, which chunks write by forward passes (Generative Adapter)."""
 
     Slow: ClassVar[type[SlowOptions]] = AdapterOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
     module: GenerativeAdapters
 
     @classmethod

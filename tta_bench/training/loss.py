@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from tta_bench.heads.head import State, renewed, replace
 from tta_bench.model.language_model import LanguageModel
 from tta_bench.model.scores import Scores, token_nll
 from tta_bench.model.window import Window
+from tta_bench.training.cuda_graph import TrainingGraph
 from tta_bench.training.hidden import KeptHidden
 
 
@@ -34,6 +35,7 @@ class SegmentLoss(nn.Module):
         tokens_per_row: tokens that a row holds on average. Dividing by it, not by the batch's own
             count, makes the gradient of a step independent of how lanes are spread over batches.
         kept: where hidden states of a frozen body are kept.
+        graphs: whether a step never waits for the device, as `Method.graphs` says.
     """
 
     def __init__(
@@ -46,16 +48,19 @@ class SegmentLoss(nn.Module):
         lanes: int,
         tokens_per_row: float,
         kept: KeptHidden | None = None,
+        graphs: bool = False,
     ) -> None:
         super().__init__()
         self.head = head
         self.windows, self.chunk, self.tokens_per_row = tuple(windows), chunk, tokens_per_row
         self.train_body, self.kept = train_body, kept
+        self.graphs = graphs and kept is None  # what is kept is read from files at every step
         # A frozen body is no submodule: checkpoints and the optimiser should not see it.
         self.net = model.net if train_body else None
         self._model = (model,)
         self.state = self._fresh_state(lanes)
         self._of_outputs: Callable[..., Tensor] = _summed_loss
+        self._graph: TrainingGraph | None = None
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -76,6 +81,21 @@ class SegmentLoss(nn.Module):
         if isinstance(self.head, Head):
             self.head.compile_parts()
         self._of_outputs = torch.compile(self._of_outputs, dynamic=False)
+
+    def capture(self, batch: Mapping[str, Tensor]) -> None:
+        """Takes every step from now on as the replay of a CUDA graph; the state becomes fresh.
+
+        Args:
+            batch: arguments of `forward`, of the shapes that all batches have.
+
+        Raises:
+            RuntimeError: the step cannot be captured; steps are then taken as before.
+        """
+        trained = [value for value in self.parameters() if value.requires_grad]
+        try:
+            self._graph = TrainingGraph(self._step, batch, trained)
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Makes the fast state of every lane fresh and drops the sums."""
@@ -111,6 +131,25 @@ class SegmentLoss(nn.Module):
 
         A token of a slice counts as much as one of the segment. The sums are of segments alone.
         """
+        batch = {"input_ids": input_ids, "labels": labels, "mask": mask, "fresh": fresh}
+        optional = {"lane": lane, "slices": slices, "item": item, "hidden": hidden}
+        batch |= {name: value for name, value in optional.items() if value is not None}
+        loss, nats = self._step(**batch) if self._graph is None else self._graph(batch)
+        self._pending.append((nats, mask.sum()))
+        return {"loss": loss}
+
+    def _step(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        fresh: Tensor,
+        lane: Tensor,
+        slices: Tensor | None = None,
+        item: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a batch and its summed nats, those of slices apart; it moves the state on."""
         model = self._model[0]
         unembedding = unembedding_of(model)
         state = {name: value[lane] for name, value in self.state.items()}
@@ -135,8 +174,7 @@ class SegmentLoss(nn.Module):
             for name, value in after.items():
                 held = self.state[name]
                 held[lane] = value.detach().to(held.dtype)
-        self._pending.append((nats.detach(), mask.sum()))
-        return {"loss": (nats + again) / (len(input_ids) * self.tokens_per_row)}
+        return (nats + again) / (len(input_ids) * self.tokens_per_row), nats.detach()
 
     def _nats(
         self, outputs: Tensor, labels: Tensor, mask: Tensor, unembedding: Unembedding

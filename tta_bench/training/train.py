@@ -174,6 +174,7 @@ def _train(
         schedule.lanes,
         schedule.segment * segments.filled,
         kept,
+        cls.graphs,
     )
     # Only now: a command that was mistaken must not stand in the way of the right one.
     if processes.first:

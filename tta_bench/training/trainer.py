@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from tta_bench.training.processes import Processes
 from tta_bench.training.recipe import Schedule
 from tta_bench.training.spread import Spread
 from tta_bench.training.streams import LaneSegments
+
+Say = Callable[[str], None]
 
 LINES = 10
 """Lines that the log of the shortest training has, at least, where it has so many steps."""
@@ -65,7 +67,7 @@ def run_trainer(
     segments: LaneSegments,
     schedule: Schedule,
     folder: Path,
-    say: Callable,
+    say: Say,
     spread: Spread,
     processes: Processes,
 ) -> Trained:
@@ -85,6 +87,8 @@ def run_trainer(
         torch._dynamo.config.optimize_ddp = False  # blocks are small: there is nothing to divide
         loss.compile_parts()
         say("compiling; the first step takes longer than the others")
+    if on_gpu and loss.graphs:
+        _capture(loss, segments, spread.lanes_of(processes.rank)[: spread.batch], say)
     if processes.first:
         remove_incomplete(folder)
     last = last_checkpoint(folder)
@@ -164,6 +168,15 @@ def _optimizer(loss: SegmentLoss, schedule: Schedule, fused: bool) -> torch.opti
         betas=(0.9, schedule.adam_beta2),
         fused=fused,
     )
+
+
+def _capture(loss: SegmentLoss, segments: LaneSegments, lanes: Sequence[int], say: Say) -> None:
+    """Steps become replays of a CUDA graph, where they can."""
+    batch = segments.collate(lanes)
+    try:
+        loss.capture({name: value.to(loss.device) for name, value in batch.items()})
+    except RuntimeError as error:
+        say(f"steps are not captured as a CUDA graph: {str(error).splitlines()[0]}")
 
 
 def _one_row(loss: SegmentLoss, segments: LaneSegments, on_gpu: bool) -> tuple[float, bool]:

@@ -27,6 +27,7 @@ that see each other and not the text.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +58,7 @@ class CompressedMemory(TrainedMethod, ContextMethod):
 
     graphs = True
     Slow = CompressionOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
     off: ClassVar[dict[str, object]] = {"chunks": 0}
 
     @dataclass

@@ -20,6 +20,7 @@ frozen unless the recipe says otherwise; the authors train it, too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +41,7 @@ class InPlaceTTT(TrainedBody):
 
     graphs = True
     Slow = InPlaceOptions
+    weights_folder = Path(__file__).parents[2] / "weights"
     off: ClassVar[dict[str, object]] = {"step": 0.0}
     module: InPlaceLayers
 

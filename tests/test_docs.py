@@ -72,15 +72,19 @@ def test_paired_differences_of_the_headline():
     lines = []
     for group, others in compared.items():
         runs = {}
-        for run in load_group(find_runs(group, ROOT / "results", published=True)):
-            runs[run.manifest["dataset"]["spec"].split(":")[0], run.spec] = run
+        for name in (group, "headline-wikitext") if group == "headline" else (group,):
+            for run in load_group(find_runs(name, ROOT / "results", published=True)):
+                texts = run.manifest["dataset"]["spec"].removeprefix("lf:").split(":")[0]
+                runs[texts, run.spec] = run
         model = run.manifest["model"]["name"]
         for other in others:
-            pairs = [
-                paired_difference(runs[texts, "fwl"].rows, runs[texts, other].rows)
-                for texts in ("npm", "pypi", "debian")
-            ]
-            cells = [f"{pair.delta:+.3f} ±{half_width(pair):.3f}" for pair in pairs]
+            cells = []
+            for texts in ("npm", "pypi", "debian", "wikitext"):
+                if (texts, "fwl") not in runs:
+                    cells.append("—")
+                    continue
+                pair = paired_difference(runs[texts, "fwl"].rows, runs[texts, other].rows)
+                cells.append(f"{pair.delta:+.3f} ±{half_width(pair):.3f}")
             lines.append(f"| `{other}`, {model} | {' | '.join(cells)} |")
     assert "\n".join(lines) in TEXT["docs/headline.md"]
 

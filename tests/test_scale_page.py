@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import tarfile
 from datetime import datetime
 from pathlib import Path
 
@@ -96,3 +98,32 @@ def test_the_farthest_document_of_two_gpus() -> None:
         for one, other in zip(run.rows, runs_of("gpus-2")[spec].rows, strict=True)
     )
     assert f"{farthest:.4f}" == bound
+
+
+def logged(training: str, archive: str = "h200") -> list[dict[str, float]]:
+    """The rows of a training's log."""
+    with tarfile.open(ROOT / f"results/training-logs/{archive}.tar.xz") as packed:
+        file = packed.extractfile(f"{archive}/{training}/log.csv")
+        assert file is not None
+        lines = file.read().decode().splitlines()
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def speed(rows: list[dict[str, float]]) -> float:
+    """Tokens a second from the second row to the last: none of these steps compiles."""
+    first, last = rows[1], rows[-1]
+    return (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"])
+
+
+def test_training_on_two_gpus() -> None:
+    one, two = logged("torchrun-1"), logged("torchrun-2")
+    text = " ".join(PAGE.split())
+    said = f"{speed(two) / 1e6:.2f} million tokens a second, one process {speed(one) / 1e6:.2f}"
+    assert said in text
+    assert f"×{speed(two) / speed(one):.2f} (goal 1.8)" in text
+    apart = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True))
+    assert f"equal to {apart:.0e}".replace("e-0", "e-") in text
+    few = speed(logged("torchrun-64-lanes-2")) / speed(logged("torchrun-64-lanes-1"))
+    assert f"64 lanes it is ×{few:.2f}" in text
+    before = speed(logged("torchrun-2", "heads")) / speed(logged("torchrun-1", "heads"))
+    assert f"launched by Python it was ×{before:.2f}" in text

@@ -11,8 +11,11 @@ from tta_bench.store import Run, find_runs, load_group
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/inside.md").read_text(encoding="utf-8")
-TEXTS = ("npm", "pypi", "debian", "wikitext")
+TEXTS = ("books", "pypi", "debian", "wikitext")
 """Books, code, manuals, and a folder of articles."""
+
+BOOKS = {"lf": "books", "npm": "books"}
+"""On a GPU with line ends LF, on a CPU as they are."""
 
 TUNED = "dynamic-eval:lr=0.0001"
 SGD = "dynamic-eval:optimizer=sgd"
@@ -28,6 +31,8 @@ ROWS = (
     "ttt-e2e:weights=control",
     "ttt-e2e:weights=control,step=1",
     "ttt-e2e",
+    "in-place-ttt:weights=control",
+    "in-place-ttt",
     SGD,
     f"{SGD},weights=surprisal",
     f"{SGD},stats=builtin:stdlib,weights=tf-idf",
@@ -40,6 +45,7 @@ PAIRS = (
     ("ttt-e2e", "ttt-e2e:weights=control"),
     ("ttt-e2e", TUNED),
     ("ttt-e2e", "window:context=768"),
+    ("in-place-ttt", "in-place-ttt:weights=control"),
     (f"{SGD},weights=surprisal", SGD),
 )
 
@@ -69,7 +75,8 @@ def stored(groups: tuple[str, ...]) -> dict[tuple[str, str], Run]:
         for run in load_group(find_runs(group, ROOT / "results", published=True)):
             assert run.summary["status"] == "complete"
             assert run.summary["valid"] is True
-            found[str(run.manifest["dataset"]["spec"]).split(":")[0], named(run.spec)] = run
+            kind = str(run.manifest["dataset"]["spec"]).split(":")[0]
+            found[BOOKS.get(kind, kind), named(run.spec)] = run
     return found
 
 

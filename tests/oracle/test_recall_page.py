@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from functools import cache
 from pathlib import Path
@@ -120,3 +121,48 @@ def test_what_was_found() -> None:
     assert max(few, key=few.__getitem__) == max(many, key=many.__getitem__) == "ngram"
     best = f"gives {100 * few['ngram']:.0f} % of the answers with 8 pairs and "
     assert best + f"{100 * many['ngram']:.0f} % with 32." in TEXT
+
+
+FAR = ROOT / "docs/planted-by-lag.csv"
+"""By method and lag, from losses that are too many to be published."""
+
+
+def far() -> dict[str, list[dict[str, float]]]:
+    found: dict[str, list[dict[str, float]]] = {}
+    with FAR.open(newline="") as file:
+        for row in csv.DictReader(file):
+            method = row.pop("method")
+            found.setdefault(method, []).append({name: float(row[name]) for name in row})
+    return found
+
+
+def test_the_table_of_far_lags() -> None:
+    cells = {
+        method: [f"{row['gain']:+.2f} ±{row['gain_half_width']:.2f}" for row in rows]
+        for method, rows in far().items()
+    }
+    assert lines("far") == [f"| `{method}` | {' | '.join(row)} |" for method, row in cells.items()]
+    assert all(
+        [row["lag"] for row in rows] == [2**n for n in range(10, 17)] for rows in far().values()
+    )
+
+
+def test_the_far_run_is_published_and_valid() -> None:
+    group = load_group(find_runs("planted", ROOT / "results", published=True))
+    assert [run.spec for run in group] == list(far())
+    assert all(run.summary["valid"] is True for run in group)
+
+
+def test_what_was_found_far_back() -> None:
+    found = far()
+    dynamic, sums = found["dynamic-eval:lr=0.0001"], found["regression"]
+    gains = span([row["gain"] for row in dynamic])
+    assert f"Dynamic evaluation gains {gains} nats on an answer's tokens at every lag" in TEXT
+    assert all(row["gain"] > row["gain_half_width"] for row in dynamic)
+    told, untold = (percent([row[name] for row in dynamic]) for name in ("exact", "control_exact"))
+    assert f"It gives {told} of them, {untold} where they had never been told." in TEXT
+    assert f"forget nothing, gains {span([row['gain'] for row in sums])} (at 65,536" in TEXT
+    assert [row["gain"] < row["gain_half_width"] for row in sums] == [False] * 6 + [True]
+    for method, reach in (("neural-cache", 1), ("knn-lm", 1), ("ngram", 2)):
+        gained = [row["gain"] > row["gain_half_width"] for row in found[method]]
+        assert gained == [True] * reach + [False] * (7 - reach)

@@ -152,3 +152,23 @@ def test_what_was_found_on_the_messages(
     assert f"any message before; `ngram` {price['ngram']}, and" in TEXT
     assert all(-kept[method][-1] < 0.04 for method in ("fwl", "neural-cache"))
     assert f"it is {price[CONTEXTS[0]]} and {price[CONTEXTS[1]]}." in TEXT
+
+
+def test_all_messages_on_a_gpu() -> None:
+    """Without losses there is no forward transfer; what was read fresh stands beside the stream."""
+    runs = {}
+    for run in load_group(find_runs("drift", ROOT / "results", published=True)):
+        assert run.summary["valid"] is True
+        if not run.manifest["dataset"]["spec"].startswith("sequence:"):
+            runs[run.manifest["protocol"]["reset"], run.spec] = run
+    expected = []
+    for method in [spec for reset, spec in runs if reset == "never"]:
+        stream, fresh = runs["never", method], runs.get(("document", method))
+        drift = drift_of(stream)
+        assert drift is not None
+        assert drift.retained is not None
+        alone = "—" if fresh is None else f"{perplexity(fresh):.2f}"
+        kept = drift.retained.fresh - drift.retained.after[-1][1]
+        expected.append(f"| `{method}` | {alone} | {perplexity(stream):.2f} | {kept:+.3f} |")
+    (table,) = re.findall(r"<!-- drift all messages -->(.*?)<!-- end -->", PAGE, re.DOTALL)
+    assert [row for row in table.splitlines() if row.startswith("| `")] == expected

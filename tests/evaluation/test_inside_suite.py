@@ -20,7 +20,10 @@ RECIPES = {
     path.stem: load_recipe(path)
     for path in (files("tta_bench_suites") / "train" / "inside").iterdir()
 }
-TO_BE_TRAINED = {"in-place-ttt", "generative-adapter", "compressed-memory"}
+TO_BE_TRAINED = {"generative-adapter"}
+BY_THE_CLOCK = {"compressed-memory"}
+"""Trained with `--minutes`, to 425 of the recipe's 800 steps (docs/inside.md)."""
+
 TRAINED = sorted({split_spec(recipe.method)[0] for recipe in RECIPES.values()} - TO_BE_TRAINED)
 
 
@@ -40,9 +43,11 @@ def test_the_weights_of_a_row_are_what_its_recipe_writes(name: str) -> None:
     about = SlowWeights.describe(file)
     (recipe,) = (r for stem, r in RECIPES.items() if stem == f"tiny-{name}")
     assert about.facts["recipe"]["method"] == recipe.method
-    assert about.facts["recipe"]["train"] == asdict(recipe.train) | {
-        "windows": list(recipe.train.windows)
-    }
+    schedule = asdict(recipe.train) | {"windows": list(recipe.train.windows)}
+    used = dict(about.facts["recipe"]["train"])
+    if name in BY_THE_CLOCK:
+        assert used.pop("minutes") > schedule.pop("minutes") == 0
+    assert used == schedule
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -20,11 +20,9 @@ SUITES = sorted(
     for file in files("tta_bench_suites").iterdir()
     if file.name.endswith(".yaml")
 )
-TO_BE_TRAINED = {"heads-smollm2"}
-"""Says in its first lines that its weights are to be made first."""
 
 
-@pytest.mark.parametrize("name", sorted(set(SUITES) - TO_BE_TRAINED))
+@pytest.mark.parametrize("name", SUITES)
 def test_every_row_has_its_weights(name: str) -> None:
     suite = load_suite(name)
     for spec in suite.methods:
@@ -41,9 +39,3 @@ def test_every_row_has_its_weights(name: str) -> None:
                     and cls.Slow(**about.options).fast == (asked == "trained")
                     for about in SHIPPED
                 ), f"{name}: {part} on {model}"
-
-
-def test_the_one_without_weights_says_so() -> None:
-    for name in TO_BE_TRAINED:
-        text = (ROOT / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
-        assert "comes with weights: train them with" in text

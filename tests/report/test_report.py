@@ -32,7 +32,7 @@ from tta_bench.report.gains import Gains, gains_of, losses_of
 from tta_bench.report.markup import embedded, escaped, visible
 from tta_bench.report.page import page_of
 from tta_bench.report.palette import DARK, LIGHT, SYMBOLS, slots
-from tta_bench.store import Run, load_group
+from tta_bench.store import Run, find_runs, load_group
 from tta_bench.tables.costs import front
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -145,7 +145,7 @@ def test_contexts_share_the_plots_of_cost(tmp_path: Path) -> None:
     written = report("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "-o", tmp_path / "p")
     assert written["figures"] == []
     names = ("smollm2-stdlib-gpu", "smollm2-stdlib-gpu-context-2x", "smollm2-stdlib-gpu-cache")
-    stored = [run for name in names for run in load_group(RESULTS / name)]
+    stored = [run for name in names for run in load_group(find_runs(name, RESULTS, published=True))]
     unjudged = build_report(stored, reopen=reopen).families[0]
     assert unjudged.figures == ()  # they were made before runs were judged, so none is ranked
     assert "since they are not ranked" in unjudged.left_out[0]

@@ -36,7 +36,7 @@ class TrainingGraph:
 
     def __init__(
         self,
-        step: Callable[..., tuple[Tensor, Tensor]],
+        step: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]],
         batch: Mapping[str, Tensor],
         trained: Sequence[Parameter],
     ) -> None:
@@ -45,7 +45,7 @@ class TrainingGraph:
         def run() -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
             # Weights that autocast narrows and keeps would lie outside of the graph.
             with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-                loss, other = step(**self._batch)
+                loss, other = step(self._batch)
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             return loss.detach(), other.detach(), gradients
 

@@ -134,22 +134,15 @@ class SegmentLoss(nn.Module):
         batch = {"input_ids": input_ids, "labels": labels, "mask": mask, "fresh": fresh}
         optional = {"lane": lane, "slices": slices, "item": item, "hidden": hidden}
         batch |= {name: value for name, value in optional.items() if value is not None}
-        loss, nats = self._step(**batch) if self._graph is None else self._graph(batch)
+        take = self._step if self._graph is None else self._graph
+        loss, nats = take(batch)
         self._pending.append((nats, mask.sum()))
         return {"loss": loss}
 
-    def _step(
-        self,
-        input_ids: Tensor,
-        labels: Tensor,
-        mask: Tensor,
-        fresh: Tensor,
-        lane: Tensor,
-        slices: Tensor | None = None,
-        item: Tensor | None = None,
-        hidden: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss of a batch and its summed nats, those of slices apart; it moves the state on."""
+        input_ids, labels, mask = (batch[name] for name in ("input_ids", "labels", "mask"))
+        fresh, lane = batch["fresh"], batch["lane"]
         model = self._model[0]
         unembedding = unembedding_of(model)
         state = {name: value[lane] for name, value in self.state.items()}
@@ -157,13 +150,14 @@ class SegmentLoss(nn.Module):
         again: Tensor | float = 0.0
         if isinstance(self.head, BodyModule):
             outputs, again, after = self._through_body(
-                model, self.head, input_ids, labels, mask, fresh, state, slices
+                model, self.head, input_ids, labels, mask, fresh, state, batch.get("slices")
             )
         else:
+            hidden = batch.get("hidden")
             if hidden is None:
                 hidden = self._hidden(model, input_ids)
-                if self.kept is not None and item is not None:
-                    hidden = self.kept.keep(item.tolist(), hidden)
+                if self.kept is not None and "item" in batch:
+                    hidden = self.kept.keep(batch["item"].tolist(), hidden)
             outputs = hidden.float()
             if self.head is not None:
                 outputs, after = self.head.segment(

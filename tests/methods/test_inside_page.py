@@ -130,3 +130,34 @@ def test_the_readme_says_how_far_they_are_before_dynamic_evaluation() -> None:
         for name in ("knn-adapter", "ttt-e2e")
     ]
     assert said == (f"{min(gains):.2f}", f"{max(gains):.2f}")
+
+
+SLOTS = ("compressed",)
+"""On a CPU in chunks of 64 tokens; there `window` is that of 512 tokens."""
+
+COMPRESSED = {
+    "window:context=512": "window",
+    "streaming-llm:sinks=4,recent=60": "streaming-llm:recent=60",
+    "compressed-memory:weights=control": "compressed-memory:weights=control",
+    "compressed-memory": "compressed-memory",
+}
+
+
+def test_the_table_of_slots() -> None:
+    expected = []
+    for name, spec in COMPRESSED.items():
+        summary, none = (stored(SLOTS)["pypi", each].summary for each in (spec, "none"))
+        ratio = summary["flops_per_token"] / none["flops_per_token"]
+        state = f"{summary['state_bytes_per_lane'] / 1024:,.0f}"
+        gains = " | ".join(difference(texts, spec, "none", SLOTS) for texts in TEXTS[:3])
+        expected.append(f"| `{name}` | {ratio:.2f} | {state} | {gains} |")
+    assert lines("compressed") == expected
+
+
+def test_the_share_of_the_window_that_slots_keep() -> None:
+    def gain(texts: str, spec: str) -> float:
+        return float(difference(texts, spec, "none", SLOTS).split()[0])
+
+    shares = [100 * gain(texts, "compressed-memory") / gain(texts, "window") for texts in TEXTS[:3]]
+    said = re.findall(r"keep (\d+), (\d+) and (\d+) % of what it gains", PAGE)
+    assert said == [tuple(f"{share:.0f}" for share in shares)]

@@ -188,7 +188,7 @@ def test_what_was_found_is_what_the_rows_say():
         "neural-cache:weight=0.2": ["level", "ahead", "level", "behind"],
     }
     behind = [pair(texts, "dynamic-eval:lr=0.0001").delta for texts in (BOOKS, WIKI)]
-    assert f"books {behind[0]:.2f}, WikiText-2 {behind[1]:.2f} behind" in HEADLINE
+    assert f"it is ahead, by {behind[0]:.2f} and {behind[1]:.2f} nats." in HEADLINE
 
 
 def sides(interval):

@@ -45,7 +45,8 @@ class StepGraph:
                 run()
         torch.cuda.current_stream(ids.device).wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Other threads, such as the compiler's, may call the driver meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._scored = run()
 
     def __call__(self, window: Window, read_targets: Callable[[], Tensor]) -> Scored:

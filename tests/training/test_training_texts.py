@@ -223,8 +223,12 @@ def test_heads_on_one_base_are_trained_on_one_budget(folder):
     )
     for name, recipe in recipes.items():
         control, wide = name.endswith("-control"), name.endswith("-wide")
-        method = name.removesuffix("-control").removesuffix("-wide").split("-", 1)[1]
+        method = name.split("-", 1)[1]
+        for suffix in ("-control", "-wide", "-inputs"):  # the last has values from inputs alone
+            method = method.removesuffix(suffix)
         assert method == recipe.method.partition(":")[0]
         assert ("fast=no" in recipe.method) == control
+        assert ("labels=no" in recipe.method) == name.endswith("-inputs")
         # One with a wider state is a control itself: of the heads whose state is as large.
-        assert control or wide or f"{name}-control" in recipes
+        own = name.removesuffix("-inputs")
+        assert control or wide or f"{own}-control" in recipes

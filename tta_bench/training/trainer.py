@@ -87,8 +87,6 @@ def run_trainer(
         torch._dynamo.config.optimize_ddp = False  # blocks are small: there is nothing to divide
         loss.compile_parts()
         say("compiling; the first step takes longer than the others")
-    if on_gpu and loss.graphs:
-        _capture(loss, segments, spread.lanes_of(processes.rank)[: spread.batch], say)
     if processes.first:
         remove_incomplete(folder)
     last = last_checkpoint(folder)
@@ -122,6 +120,9 @@ def run_trainer(
     )
     if arguments.n_gpu > 1:  # one process trains on one GPU; `Trainer` would spread it over all
         arguments._n_gpu = 1
+    # Only now: the arguments set the precision of matrix products, which a capture keeps.
+    if on_gpu and loss.graphs:
+        _capture(loss, segments, spread.lanes_of(processes.rank)[: spread.batch], say)
     trainer = Trainer(
         model=loss,
         args=arguments,
@@ -176,7 +177,8 @@ def _capture(loss: SegmentLoss, segments: LaneSegments, lanes: Sequence[int], sa
     try:
         loss.capture({name: value.to(loss.device) for name, value in batch.items()})
     except RuntimeError as error:
-        say(f"steps are not captured as a CUDA graph: {str(error).splitlines()[0]}")
+        reason, _, _ = str(error).partition("\n")
+        say(f"steps are not captured as a CUDA graph: {reason}")
 
 
 def _one_row(loss: SegmentLoss, segments: LaneSegments, on_gpu: bool) -> tuple[float, bool]:

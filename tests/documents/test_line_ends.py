@@ -29,3 +29,8 @@ def test_it_is_another_dataset_and_names_the_whole_one(texts):
 def test_what_is_not_there_is_said_as_without_it():
     with pytest.raises(DocumentError, match="no file or folder nowhere"):
         list(load_documents("lf:nowhere.txt"))
+
+
+def test_a_dataset_must_be_named():
+    with pytest.raises(DocumentError, match="write lf:DATASET"):
+        open_source("lf:", None)

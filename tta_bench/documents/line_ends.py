@@ -13,12 +13,19 @@ from typing import Any
 
 from tta_bench.documents.document import Document
 from tta_bench.documents.source import Source
+from tta_bench.errors import DocumentError
 
 PREFIX = "lf:"
 
 
 def with_own_line_ends(spec: str) -> str | None:
-    """The dataset whose line ends a spec makes LF; None for any other spec."""
+    """The dataset whose line ends a spec makes LF; None for any other spec.
+
+    Raises:
+        DocumentError: it names no dataset.
+    """
+    if spec == PREFIX:
+        raise DocumentError(f"{PREFIX} names no dataset; write {PREFIX}DATASET.")
     return spec.removeprefix(PREFIX) if spec.startswith(PREFIX) else None
 
 

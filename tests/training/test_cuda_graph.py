@@ -49,6 +49,7 @@ def trained(recipe, folder, said):
         ("in-place-ttt", "frozen", {}),
         ("ttt-e2e", "frozen", {"windows": (128,)}),
         ("compressed-memory", "frozen", {"windows": (128,)}),
+        ("generative-adapter", "frozen", {"reconstruction": True, "windows": (128,)}),
         ("knn-adapter", "frozen", {"windows": (128,)}),
     ],
 )

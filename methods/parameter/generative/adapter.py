@@ -122,20 +122,20 @@ class Adapter(Patch):
         rank = len(self.key)
         maps = self.down.numel() + self.up.numel() + rank**2
         if not self.adapts:
-            return 2.0 * (positions * maps + self.key.numel() * rank) + sum(self._of_directions())
+            return 2.0 * (positions * maps + self.key.numel() * rank) + self._normalising()
         maps += self.key.numel() + self.value.numel() + rank**2
-        return 2.0 * positions * maps + sum(self._of_directions())
+        return 2.0 * positions * maps + self._normalising()
 
     def invisible_flops(self) -> float:
-        """Those of decompositions, which PyTorch's counter cannot see."""
-        return self._of_directions()[1]
+        """Those of a decomposition, which PyTorch's counter cannot see."""
+        return self._normalising() if self.normalise == "spectral" else 0.0
 
-    def _of_directions(self) -> tuple[float, float]:
+    def _normalising(self) -> float:
         rank = len(self.key)
         if self.normalise == "frobenius":
-            return 0.0, 0.0
+            return 0.0
         if self.normalise == "spectral":
-            return 0.0, 8.0 / 3.0 * rank**3  # singular values alone
+            return 8.0 / 3.0 * rank**3  # singular values alone (Golub & Van Loan 2013)
         return equalised_flops(rank, rank, None if self.draw is None else self.draw.shape[1])
 
 

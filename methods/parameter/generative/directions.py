@@ -7,13 +7,17 @@ With q below the size of M the directions are those of a randomised decompositio
 iteration (Halko et al. 2011), whose draw is given. Directions that M does not have are left out: of
 a chunk with fewer tokens than q there are as many as tokens.
 
-Both derivatives are written out. S is a function of M wherever its directions stand apart from
-nothing, also where two singular values are equal; what PyTorch has for the factors of a
+S is what M becomes within an orthonormal basis of its directions: the polar factor of Q^T M. Basis
+and factor are made of products alone, so many of them as the size says, and no decomposition is
+asked for: a library's waits for the device, once for every M, and takes them one by one. Both have
+their derivatives written out. They are functions of M wherever its directions stand apart from
+nothing, also where two singular values are equal, and where what PyTorch has for the factors of a
 decomposition divides by their difference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -23,21 +27,42 @@ from torch.autograd.function import once_differentiable
 EPSILON = 1e-6
 """Beside what is divided by, as in the authors' code."""
 
+_LEAST = 1e-8
+"""The share of all singular values together down to which one becomes one."""
+
+_STEEPEST = 1.69770248526
+"""The largest factor: with a larger one what is near one would come near zero, where it loses its
+digits (Chen & Chow 2014, A stable scaling of Newton-Schulz)."""
+
+
+def _scales() -> Iterator[float]:
+    """Factors before each step of Newton-Schulz that raise small values soonest."""
+    least = _LEAST
+    while least < 1 - 1e-9:
+        scale = min(_STEEPEST, (3 / (1 + least + least**2)) ** 0.5)
+        yield scale
+        least = 0.5 * scale * least * (3 - (scale * least) ** 2)
+    yield 1.0
+
+
+_SCALES = tuple(_scales())
+
 
 def equalised(products: Tensor, draw: Tensor | None = None) -> Tensor:
     """S [..., a, b] of M [..., a, b]; zeros of zeros.
 
     Args:
         products: M.
-        draw: [min(a, b), q] normal numbers; None: all directions, by an exact decomposition.
+        draw: [min(a, b), q] normal numbers; None: all directions that M has.
     """
-    if draw is None:
-        return _Level.apply(products)
     if products.shape[-2] < products.shape[-1]:
         return equalised(products.mT, draw).mT
-    basis = _Span.apply(products @ draw)
-    basis = _Span.apply(products.mT @ basis)
-    basis = _Span.apply(products @ basis)
+    if draw is None:
+        basis = _Span.apply(products)
+    else:
+        basis = _Span.apply(products @ draw)
+        basis = _Span.apply(products.mT @ basis)
+        basis = _Span.apply(products @ basis)
     return basis @ _Level.apply(basis.mT @ products)
 
 
@@ -48,83 +73,101 @@ def of_unit_size(products: Tensor, norm: Literal["frobenius", "spectral"]) -> Te
     return products / (torch.linalg.matrix_norm(products, 2, keepdim=True) + EPSILON)
 
 
-def equalised_flops(rows: int, columns: int, directions: int | None) -> tuple[float, float]:
-    """FLOPs of `equalised` for one M: of products, and of decompositions.
-
-    The latter are those that Golub & Van Loan (2013) give for the SVD after Golub & Reinsch and for
-    the eigenvectors of a symmetric matrix.
-    """
+def equalised_flops(rows: int, columns: int, directions: int | None) -> float:
+    """FLOPs of `equalised` for one M."""
     long, short = max(rows, columns), min(rows, columns)
+    q = short if directions is None else directions
+    products = 2.0 * q * 2 * long * short + len(_SCALES) * 4.0 * q**2 * short
     if directions is None:
-        return 2.0 * long * short**2, 14.0 * long * short**2 + 8.0 * short**3
-    q = directions
-    return 2.0 * q * (5 * long * short + 4 * q * long + 5 * q * short), 36.0 * q**3
+        return products + _span_flops(long, q)
+    products += 2.0 * q * 3 * long * short
+    return products + 2 * _span_flops(long, q) + _span_flops(short, q)
+
+
+def _span_flops(rows: int, columns: int) -> float:
+    return 2.0 * columns**2 * (2 * rows + columns)
 
 
 class _Level(torch.autograd.Function):
-    """U V^T of a matrix, over the singular values that are not nothing beside the largest."""
+    """U V^T of a matrix [..., q, b] whose rows are independent, or zero: those stay zero.
+
+    By the iteration of Newton and Schulz. Its derivative solves H T + T H = K, with H the symmetric
+    factor of the matrix, by the same iteration on [[H, K], [0, -H]] (Higham 2008, chapter 5).
+    """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        wide = matrix.shape[-2] < matrix.shape[-1]
-        u, s, vh = _of_gram(matrix) if wide else torch.linalg.svd(matrix, full_matrices=False)
-        kept = s > _nothing(s) * s[..., :1]
-        u, v = u * kept[..., None, :], vh.mT * kept[..., None, :]
-        ctx.save_for_backward(u, s.masked_fill(~kept, torch.inf), v)
-        return u @ v.mT
+        wide = matrix.double()
+        size = _size(wide)
+        level = wide / size
+        for scale in _SCALES:
+            square = level @ level.mT
+            level = 1.5 * scale * level - 0.5 * scale**3 * (square @ level)
+        ctx.save_for_backward(level, level @ (wide / size).mT, size)
+        return level.to(matrix.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        u, s, v = ctx.saved_tensors
-        left, right = u.mT @ gradient, gradient @ v
-        inner = left @ v
-        turned = (inner - inner.mT) / (s[..., :, None] + s[..., None, :])
-        beyond_right = (left - inner @ v.mT) / s[..., :, None]
-        beyond_left = (right - u @ inner) / s[..., None, :]
-        return u @ (turned @ v.mT + beyond_right) + beyond_left @ v.mT
-
-
-def _of_gram(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, s and V^T of a wide matrix [..., q, b], by the eigenvectors of the square M M^T.
-
-    A GPU finds those of small squares side by side, but takes QR and SVD of anything else one by
-    one. In float64 a square has twice the digits that it loses; V^T is nothing where s is.
-    """
-    wide = matrix.double()
-    squares, u = torch.linalg.eigh(wide @ wide.mT)
-    s = squares.clamp_min(0).sqrt().flip(-1)
-    u = u.flip(-1)
-    inverse = torch.where(s > _nothing(matrix) * s[..., :1], s.reciprocal(), 0.0)
-    vh = (u * inverse[..., None, :]).mT @ wide
-    return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
+        level, factor, size = ctx.saved_tensors
+        there = level.square().sum(-1, keepdim=True) > 0.5  # of a row that is zero nothing is asked
+        incoming = torch.where(there, gradient.double(), 0.0)
+        along = incoming @ level.mT
+        eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        turn, inverse = along - along.mT, eye
+        for scale in _SCALES:
+            weight = 1.5 * scale * eye - 0.5 * scale**3 * (factor @ factor)
+            mixed = factor @ turn
+            mixed = mixed + mixed.mT  # H T - T H, since one is symmetric and the other is not
+            turn = turn @ weight - 0.5 * scale**3 * (factor @ mixed)
+            factor, inverse = factor @ weight, inverse @ weight
+        beyond = inverse @ (incoming - along @ level)
+        return ((0.5 * turn @ level + beyond) / size).to(gradient.dtype)
 
 
 class _Span(torch.autograd.Function):
     """An orthonormal basis of a matrix's columns; zeros in place of directions that it has not.
 
-    Its derivative leaves out how the basis turns within its own span: it is for functions of the
-    span alone.
+    By the modified Gram-Schmidt process, in float64. Its derivative leaves out how the basis turns
+    within its own span: it is for functions of the span alone.
     """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        u, s, vh = _of_gram(matrix.mT)
-        kept = s > _nothing(s) * s[..., :1]
-        ctx.save_for_backward(u / s.masked_fill(~kept, torch.inf)[..., None, :], vh.mT)
-        return vh.mT
+        rows, columns = matrix.shape[-2:]
+        rest = matrix.double()
+        floor = _nothing(matrix) * rest.norm(dim=-2).amax(-1)
+        # Below the matrix what is done to its columns: in the end the inverse of its triangle.
+        eye = torch.eye(columns, dtype=rest.dtype, device=rest.device)
+        rest = torch.cat([rest, eye.expand(*rest.shape[:-2], -1, -1)], dim=-2)
+        found = []
+        for number in range(columns):
+            column = rest[..., number]
+            norm = column[..., :rows].norm(dim=-1)
+            column = column / norm.where(norm > floor, torch.inf)[..., None]
+            share = column[..., None, :rows] @ rest[..., :rows, :]
+            rest = rest - column[..., None] @ share
+            found.append(column)
+        basis, inverse = torch.stack(found, dim=-1).split([rows, columns], dim=-2)
+        ctx.save_for_backward(basis, inverse)
+        return basis.to(matrix.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        inverse, basis = ctx.saved_tensors
-        beyond = gradient - basis @ (basis.mT @ gradient)
-        return beyond @ inverse.mT
+        basis, inverse = ctx.saved_tensors
+        incoming = gradient.double()
+        beyond = incoming - basis @ (basis.mT @ incoming)
+        return (beyond @ inverse.mT).to(gradient.dtype)
 
 
-def _nothing(values: Tensor) -> float:
-    """The share of the largest below which a singular value is noise.
+def _size(matrix: Tensor) -> Tensor:
+    """[..., 1, 1], the Frobenius norm; one of zeros."""
+    size = matrix.square().sum((-2, -1), keepdim=True).sqrt()
+    return size.where(size > 0, 1.0)
 
-    Half of the digits of float32, and in float64 those that a square M M^T still has.
-    """
-    return max(torch.finfo(values.dtype).eps ** 0.5, 1e-6)
+
+def _nothing(matrix: Tensor) -> float:
+    """The share of the largest below which a direction is noise: half of the digits of its dtype,
+    though no less than the squares of float64 still tell apart."""
+    return max(torch.finfo(matrix.dtype).eps ** 0.5, 1e-6)

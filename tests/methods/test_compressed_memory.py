@@ -19,6 +19,7 @@ from tta_bench.contract.registry import load
 from tta_bench.engine.flop_check import check_flops
 from tta_bench.engine.preflight import check_needs
 from tta_bench.engine.protocol import Protocol
+from tta_bench.model.load import load_model
 from tta_bench.model.step_shape import StepShape
 from tta_bench_methods.context.compressed.module import (
     CompressedContext,
@@ -257,7 +258,7 @@ def test_chunk_by_chunk_it_is_the_parallel_form_with_its_gradients(double, memor
 
 
 @torch.no_grad()
-def literal(model, module, ids, chunk, chunks, memory):
+def literal(model, module, ids, chunk, chunks, memory, span):
     """Losses of one token after another; COMP tokens pass through weights W + s B A."""
     net, size = model.net, module.slots.group
     weights = {
@@ -274,49 +275,73 @@ def literal(model, module, ids, chunk, chunks, memory):
             {"past_key_values": cache, "position_ids": torch.tensor([[place]]), **given},
         ).logits[0, -1]
 
-    for start in range(0, len(ids) - 1, chunk):
+    def remembering():
         cache = DynamicCache()
         for number in range(len(net.model.layers) if groups else 0):
             held = [group[number] for group in groups[-chunks:]]
             if memory == "merge":
                 held = [torch.stack([group[number] for group in groups]).mean(0)]
             cache.update(*torch.cat(held, dim=-2)[:, None], number)
+        return cache
+
+    for start in range(0, len(ids) - 1, chunk):
+        cache = remembering()
         part = ids[start : min(start + chunk, len(ids) - 1)]
         for place, token in enumerate(part, start):
             logits = step({}, cache, place, input_ids=token[None, None])
             losses.append(F.cross_entropy(logits, ids[place + 1]))
-        for number, token in enumerate(module.tokens):
-            step(weights, cache, start + len(part) + number, inputs_embeds=token[None, None])
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
-        groups.append([torch.stack([part[0, :, -size:] for part in layer]) for layer in layers])
+        read = [
+            (layer.keys[:, :, -len(part) :], layer.values[:, :, -len(part) :])
+            for layer in cache.layers
+        ]
+        for first in range(0, len(part), span or chunk):
+            last = min(first + (span or chunk), len(part))
+            cache = remembering()
+            for number, (keys, values) in enumerate(read):
+                cache.update(keys[:, :, first:last], values[:, :, first:last], number)
+            for number, token in enumerate(module.tokens):
+                step(weights, cache, start + last + number, inputs_embeds=token[None, None])
+            layers = [(layer.keys, layer.values) for layer in cache.layers]
+            groups.append([torch.stack([part[0, :, -size:] for part in layer]) for layer in layers])
     return torch.stack(losses).numpy()
 
 
 CASES = [
-    ("concat", 2, 16),
-    ("merge", 3, 16),
-    pytest.param("concat", 2, 7, marks=slow),
-    pytest.param("concat", 9, 5, marks=slow),
-    pytest.param("merge", 1, 6, marks=slow),
+    ("concat", 2, 16, 0),
+    ("merge", 3, 16, 0),
+    ("concat", 3, 16, 6),
+    pytest.param("merge", 3, 16, 5, marks=slow),
+    pytest.param("concat", 2, 7, 0, marks=slow),
+    pytest.param("concat", 9, 5, 0, marks=slow),
+    pytest.param("merge", 1, 6, 0, marks=slow),
 ]
 
 
-@pytest.mark.parametrize(("memory", "chunks", "chunk"), CASES)
-def test_the_stream_is_the_formulas_token_by_token(double, monkeypatch, memory, chunks, chunk):
-    """Lanes at different places; slots of old chunks are dropped, or merged."""
+@pytest.mark.parametrize(("memory", "chunks", "chunk", "span"), CASES)
+def test_the_stream_is_the_formulas_token_by_token(
+    double, monkeypatch, memory, chunks, chunk, span
+):
+    """Lanes at different places; slots of old chunks are dropped, or merged; long chunks in pieces."""
     made = small(double, slots=2, chunks=chunks, memory=memory).requires_grad_(False)
     monkeypatch.setattr(load(NAME), "random_weights", classmethod(lambda cls, model: made))
     documents = [random_document(f"d{n}", length, n) for n, length in enumerate((60, 21, 5))]
     method = make_method(double, NAME, 2, weights="random")
+    method.span = span
     found = run_method(method, documents, Protocol(chunk=chunk))
     plain = run_method(make_method(double, "none", 2), documents, Protocol(chunk=chunk))
     for document in documents:
         ids = torch.tensor([PREFIX, *document.token_ids.tolist()])
-        expected = literal(double, made, ids, chunk, chunks, memory)
+        expected = literal(double, made, ids, chunk, chunks, memory, span)
         np.testing.assert_allclose(found[document.key], expected, rtol=1e-6, atol=1e-7)
         changed = np.abs(found[document.key] - plain[document.key])
         assert changed[:chunk].max() < 1e-6  # nothing was kept before
         assert len(changed) <= chunk or changed[chunk:].max() > 0.01
+
+
+def test_chunks_longer_than_those_of_the_training_are_compressed_in_pieces():
+    method = make_method(load_model("builtin:tiny", "float32", "cpu"), NAME)
+    assert method.span == 64
+    assert check_flops(method, StepShape(160, 160, 0), NAME, steps=2).agrees
 
 
 @torch.no_grad()
@@ -401,7 +426,7 @@ def test_a_step_costs_the_same_however_long_the_document_is(llama, memory, monke
     made = classmethod(lambda cls, model: CompressedContext(model, options))
     monkeypatch.setattr(load(NAME), "random_weights", made)
     method = make_method(llama, NAME, 2, weights="random")
-    for steps in (1, 9):
+    for steps, method.span in ((1, 0), (9, 0), (9, 6)):
         assert check_flops(method, StepShape(16, 16, 0), NAME, steps).agrees
     size = 12 if memory == "concat" else 3
     assert method.state["keys"].shape == (2, llama.num_layers, 2, size, 8)

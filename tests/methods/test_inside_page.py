@@ -33,6 +33,8 @@ ROWS = (
     "ttt-e2e",
     "in-place-ttt:weights=control",
     "in-place-ttt",
+    "generative-adapter:weights=control",
+    "generative-adapter",
     SGD,
     f"{SGD},weights=surprisal",
     f"{SGD},stats=builtin:stdlib,weights=tf-idf",
@@ -46,12 +48,15 @@ PAIRS = (
     ("ttt-e2e", TUNED),
     ("ttt-e2e", "window:context=768"),
     ("in-place-ttt", "in-place-ttt:weights=control"),
+    ("generative-adapter", "generative-adapter:weights=control"),
     (f"{SGD},weights=surprisal", SGD),
 )
 
 
 ON_GPU = ("inside", "inside-wikitext")
 ON_CPU = ("inside-cpu", "inside-cpu-wikitext")
+SMOLLM2 = ("inside-smollm2", "inside-smollm2-wikitext")
+JOINT = ("inside-joint", "inside-joint-wikitext")
 STEPS = (
     ("camels", SGD),
     ("camels", "camels:tokens=shuffled"),
@@ -61,8 +66,35 @@ STEPS = (
 )
 
 
+ON_SMOLLM2 = (
+    "window:context=1024",
+    "dynamic-eval:lr=0.0002",
+    "knn-lm:weight=0.05",
+    "knn-adapter:weights=control",
+    "knn-adapter",
+    "ttt-e2e:weights=control",
+    "ttt-e2e:weights=control,step=1",
+    "ttt-e2e",
+)
+PAIRS_ON_SMOLLM2 = (
+    ("knn-adapter", "knn-adapter:weights=control"),
+    ("knn-adapter", "knn-lm:weight=0.05"),
+    ("ttt-e2e", "ttt-e2e:weights=control"),
+    ("ttt-e2e", "ttt-e2e:weights=control,step=1"),
+    ("ttt-e2e", "dynamic-eval:lr=0.0002"),
+)
+WITH_ITS_BODY = (
+    "ttt-e2e",
+    "ttt-e2e:weights=joint-control",
+    "ttt-e2e:weights=joint-control,step=1",
+    "ttt-e2e:weights=joint,step=0",
+    "ttt-e2e:weights=joint",
+)
+
+
 def named(spec: str) -> str:
     """A row by the name of its weights, which were files of the training then."""
+    spec = re.sub(r"weights=\S+?-(joint(-control)?)/weights.safetensors", r"weights=\1", spec)
     spec = re.sub(r":weights=\S+?-control/weights.safetensors", ":weights=control", spec)
     return re.sub(r":weights=\S+?/weights.safetensors", "", spec)
 
@@ -94,10 +126,20 @@ def cells(method: str, other: str, groups: tuple[str, ...] = ON_GPU) -> str:
     return " | ".join(difference(texts, method, other, groups) for texts in TEXTS)
 
 
-def costs(method: str) -> str:
-    summary, none = (stored(ON_GPU)["pypi", name].summary for name in (method, "none"))
+def costs(method: str, groups: tuple[str, ...] = ON_GPU) -> str:
+    summary, none = (stored(groups)["pypi", name].summary for name in (method, "none"))
     ratio = summary["flops_per_token"] / none["flops_per_token"]
     return f"{ratio:.2f} | {summary['state_bytes_per_lane'] / 1024:,.0f}"
+
+
+def gains(method: str, groups: tuple[str, ...] = ON_GPU) -> str:
+    """A line of a table of rows."""
+    return f"| `{method}` | {costs(method, groups)} | {cells(method, 'none', groups)} |"
+
+
+def against(one: str, other: str, groups: tuple[str, ...] = ON_GPU) -> str:
+    """A line of a table of pairs."""
+    return f"| `{one}` | `{other}` | {cells(one, other, groups)} |"
 
 
 def lines(name: str) -> list[str]:
@@ -105,20 +147,16 @@ def lines(name: str) -> list[str]:
     return [line for line in table.splitlines() if line.startswith("| `")]
 
 
-def test_the_table_of_gains() -> None:
-    assert lines("inside") == [f"| `{row}` | {costs(row)} | {cells(row, 'none')} |" for row in ROWS]
+def test_the_tables_of_gains() -> None:
+    assert lines("inside") == [gains(row) for row in ROWS]
+    assert lines("smollm2") == [gains(row, SMOLLM2) for row in ON_SMOLLM2]
+    assert lines("joint") == [gains(row, JOINT) for row in WITH_ITS_BODY]
 
 
-def test_the_table_of_pairs() -> None:
-    assert lines("pairs") == [
-        f"| `{one}` | `{other}` | {cells(one, other)} |" for one, other in PAIRS
-    ]
-
-
-def test_the_table_of_short_documents() -> None:
-    assert lines("cpu") == [
-        f"| `{one}` | `{other}` | {cells(one, other, ON_CPU)} |" for one, other in STEPS
-    ]
+def test_the_tables_of_pairs() -> None:
+    assert lines("pairs") == [against(*pair) for pair in PAIRS]
+    assert lines("cpu") == [against(*pair, ON_CPU) for pair in STEPS]
+    assert lines("pairs-smollm2") == [against(*pair, SMOLLM2) for pair in PAIRS_ON_SMOLLM2]
 
 
 def test_the_readme_says_how_far_they_are_before_dynamic_evaluation() -> None:

@@ -38,7 +38,7 @@ class SlowWeights:
         options: fields of the method's `Slow` that the module was built with.
         trained_body: what was trained beside the module.
         base: name and identity of the model they belong to.
-        facts: recipe, training (tokens, seconds, FLOPs, device) and versions, for the reader.
+        facts: recipe, training (tokens, seconds, FLOPs, device) and versions.
         tensors: the module's tensors, by name.
         body: parameters that replace those of the base model, by name; empty if it was frozen.
     """
@@ -50,6 +50,11 @@ class SlowWeights:
     facts: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     body: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Lengths of the windows that training read; none where they were not recorded."""
+        return tuple(self.facts.get("recipe", {}).get("train", {}).get("windows", ()))
 
     @property
     def training_flops(self) -> float:

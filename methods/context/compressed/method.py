@@ -12,6 +12,9 @@ the text stands at its place in the document, the first COMP token where the nex
 and keys are kept as they were turned there.
 
 `concat` keeps the slots of the last `chunks` chunks, `merge` one group for the whole document.
+Where a run's chunks are longer than the windows that the COMP tokens were trained on, a chunk is
+compressed in pieces of that length, each behind the groups of those before: COMP tokens trained on
+64 tokens make nothing of 256.
 Nothing of the text itself is kept. A step never waits for the device.
 
 Equal to the authors' whole model under its training masks (snu-mllab/Context-Memory@a89dd08e,
@@ -100,6 +103,13 @@ class CompressedMemory(TrainedMethod, ContextMethod):
         # It changes no weights; but corrections stand beside them, on one device.
         return Needs(positions=slots.size + step.scored, weights=True)
 
+    def prepare(self) -> None:
+        self.span = 0  # tokens that a group stands for at most; 0: all of a chunk
+        file = self.weights_file(self.params.weights, self.model)
+        if file is not None:
+            self.span = max(SlowWeights.describe(file).windows, default=0)
+        super().prepare()
+
     def use(self, module: CompressedContext) -> None:
         """Takes the module into service: float32 at least, on the model's device, no gradients."""
         dtype = torch.promote_types(self.model.dtype, torch.float32)
@@ -139,7 +149,8 @@ class CompressedMemory(TrainedMethod, ContextMethod):
         if self._past is None:
             return
         past, self._past = self._past.taken(), None
-        for name, value in self.module.written(past, window.mask, self.state).items():
+        after = self.module.written(past, window.mask, self.state, self.span)
+        for name, value in after.items():
             self.state[name].copy_(value)
 
     def provided(self, shape: StepShape) -> StepShape:
@@ -151,7 +162,13 @@ class CompressedMemory(TrainedMethod, ContextMethod):
         chunk = self.cost.forward(self.provided(shape))
         if not self.state:
             return chunk
+        span = self.span or shape.scored
+        pieces = [min(span, shape.scored - start) for start in range(0, shape.scored, span)]
+        return chunk + sum(self._writing(piece) for piece in pieces)
+
+    def _writing(self, tokens: int) -> float:
+        """FLOPs of compressing so many tokens into a group."""
         group = self.module.slots.group
-        tokens = StepShape(group, group, self.module.slots.size + shape.scored)
-        writing = self.cost.forward(tokens) - self.cost.unembed(group)
-        return chunk + writing + self.module.correction_flops()
+        shape = StepShape(group, group, self.module.slots.size + tokens)
+        forward = self.cost.forward(shape) - self.cost.unembed(group)
+        return forward + self.module.correction_flops()

@@ -107,14 +107,33 @@ class CompressedContext(BodyModule):
         keys, values = (state[part].to(dtype).unbind(1) for part in ("keys", "values"))
         return list(zip(keys, values, strict=True))
 
-    def written(self, past: Layers, mask: Tensor, state: State) -> State:
-        """The state once COMP tokens have read the memory and the chunk behind it.
+    def written(self, past: Layers, mask: Tensor, state: State, span: int = 0) -> State:
+        """The state once the chunk is compressed.
 
         Args:
-            past: keys and values [B, H, S + C, D] of each layer.
+            past: keys and values [B, H, S + C, D] of each layer, the memory and the chunk behind it.
             mask: [B, C], the tokens of the chunk; a lane without any keeps its state.
             state: before the chunk.
+            span: the chunk is compressed in pieces of so many tokens, one after another; 0: whole.
         """
+        length = mask.shape[1]
+        if not 0 < span < length:
+            return self._with_group(past, mask, state)
+        for start in range(0, length, span):
+            places = slice(self.slots.size + start, self.slots.size + start + span)
+            memory = self.memory(state, past[0][0].dtype)
+            behind = [
+                (
+                    torch.cat([kept_keys, keys[:, :, places]], dim=2),
+                    torch.cat([kept_values, values[:, :, places]], dim=2),
+                )
+                for (kept_keys, kept_values), (keys, values) in zip(memory, past, strict=True)
+            ]
+            state = self._with_group(behind, mask[:, start : start + span], state)
+        return state
+
+    def _with_group(self, past: Layers, mask: Tensor, state: State) -> State:
+        """The state once COMP tokens have read the memory and what lies behind it, [B, C]."""
         lanes, scored = len(mask), mask.sum(1)
         read = state["read"] + scored
         positions = read[:, None] + torch.arange(self.slots.group, device=mask.device)

@@ -321,7 +321,7 @@ CASES = [
 def test_the_stream_is_the_formulas_token_by_token(
     double, monkeypatch, memory, chunks, chunk, span
 ):
-    """Lanes at different places; slots of old chunks are dropped, or merged; long chunks in pieces."""
+    """Lanes at different places; old slots are dropped or merged; long chunks go in pieces."""
     made = small(double, slots=2, chunks=chunks, memory=memory).requires_grad_(False)
     monkeypatch.setattr(load(NAME), "random_weights", classmethod(lambda cls, model: made))
     documents = [random_document(f"d{n}", length, n) for n, length in enumerate((60, 21, 5))]

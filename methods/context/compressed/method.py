@@ -14,7 +14,7 @@ and keys are kept as they were turned there.
 `concat` keeps the slots of the last `chunks` chunks, `merge` one group for the whole document.
 Where a run's chunks are longer than the windows that the COMP tokens were trained on, a chunk is
 compressed in pieces of that length, each behind the groups of those before: COMP tokens trained on
-64 tokens make nothing of 256.
+64 tokens do harm behind 256.
 Nothing of the text itself is kept. A step never waits for the device.
 
 Equal to the authors' whole model under its training masks (snu-mllab/Context-Memory@a89dd08e,

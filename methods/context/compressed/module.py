@@ -111,7 +111,7 @@ class CompressedContext(BodyModule):
         """The state once the chunk is compressed.
 
         Args:
-            past: keys and values [B, H, S + C, D] of each layer, the memory and the chunk behind it.
+            past: keys and values [B, H, S + C, D] of each layer: memory, and the chunk behind it.
             mask: [B, C], the tokens of the chunk; a lane without any keeps its state.
             state: before the chunk.
             span: the chunk is compressed in pieces of so many tokens, one after another; 0: whole.

@@ -50,6 +50,8 @@ PAIRS = (
     ("in-place-ttt", "in-place-ttt:weights=control"),
     ("generative-adapter", "generative-adapter:weights=control"),
     (f"{SGD},weights=surprisal", SGD),
+    ("camels", SGD),
+    ("camels", "camels:tokens=shuffled"),
 )
 
 
@@ -79,9 +81,12 @@ ON_SMOLLM2 = (
 PAIRS_ON_SMOLLM2 = (
     ("knn-adapter", "knn-adapter:weights=control"),
     ("knn-adapter", "knn-lm:weight=0.05"),
+    ("knn-adapter", "dynamic-eval:lr=0.0002"),
+    ("knn-adapter", "window:context=1024"),
     ("ttt-e2e", "ttt-e2e:weights=control"),
     ("ttt-e2e", "ttt-e2e:weights=control,step=1"),
     ("ttt-e2e", "dynamic-eval:lr=0.0002"),
+    ("ttt-e2e", "window:context=1024"),
 )
 WITH_ITS_BODY = (
     "ttt-e2e",

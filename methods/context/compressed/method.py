@@ -11,10 +11,9 @@ through (conditional LoRA). Both are trained for the losses of the chunks that f
 the text stands at its place in the document, the first COMP token where the next chunk will begin,
 and keys are kept as they were turned there.
 
-`concat` keeps the slots of the last `chunks` chunks, `merge` one group for the whole document.
+`concat` keeps the slots of the last `chunks` groups, `merge` one group for the whole document.
 Where a run's chunks are longer than the windows that the COMP tokens were trained on, a chunk is
-compressed in pieces of that length, each behind the groups of those before: COMP tokens trained on
-64 tokens do harm behind 256.
+compressed in pieces of that length, each behind the groups of those before.
 Nothing of the text itself is kept. A step never waits for the device.
 
 Equal to the authors' whole model under its training masks (snu-mllab/Context-Memory@a89dd08e,
@@ -70,7 +69,7 @@ class CompressedMemory(TrainedMethod, ContextMethod):
 
         chunks: int | None = field(
             default=None,
-            metadata={"help": "chunks whose slots are kept; none: as many as trained with; 0: off"},
+            metadata={"help": "groups of slots to keep; none: as many as trained with; 0: off"},
         )
 
         def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ class CompressionOptions(SlowOptions):
 
     slots: int = field(default=8, metadata={"help": "COMP tokens of a chunk"})
     chunks: int = field(
-        default=8, metadata={"help": "chunks whose slots stay beside each other (concat)"}
+        default=8, metadata={"help": "groups of slots that stay beside each other (concat)"}
     )
     memory: Literal["concat", "merge"] = field(
         default="concat", metadata={"help": "merge: the mean over all chunks in as many slots"}
@@ -77,7 +77,7 @@ class CompressedContext(BodyModule):
         return model
 
     def fresh_state(self, lanes: int) -> State:
-        """Keys and values [lanes, layers, H, S, D], and the tokens and chunks read so far."""
+        """Keys and values [lanes, layers, H, S, D], the tokens read and the groups written."""
         shape = (lanes, self.layers, self.heads, self.slots.size, self.width)
         return {
             "keys": self.tokens.new_zeros(shape),
@@ -133,7 +133,7 @@ class CompressedContext(BodyModule):
         return state
 
     def _with_group(self, past: Layers, mask: Tensor, state: State) -> State:
-        """The state once COMP tokens have read the memory and what lies behind it, [B, C]."""
+        """The state once COMP tokens have read the memory and the text behind it (`mask`)."""
         lanes, scored = len(mask), mask.sum(1)
         read = state["read"] + scored
         positions = read[:, None] + torch.arange(self.slots.group, device=mask.device)

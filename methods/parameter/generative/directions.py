@@ -8,11 +8,10 @@ iteration (Halko et al. 2011), whose draw is given. Directions that M does not h
 a chunk with fewer tokens than q there are as many as tokens.
 
 S is what M becomes within an orthonormal basis of its directions: the polar factor of Q^T M. Basis
-and factor are made of products alone, so many of them as the size says, and no decomposition is
-asked for: a library's waits for the device, once for every M, and takes them one by one. Both have
-their derivatives written out. They are functions of M wherever its directions stand apart from
-nothing, also where two singular values are equal, and where what PyTorch has for the factors of a
-decomposition divides by their difference.
+and factor are made of products, norms and divisions, a fixed number of them, and no decomposition
+is asked for: a library's waits for the device. The derivative of S is written out. It is defined
+wherever the singular values that are kept are not zero, equal ones included, where what PyTorch has
+for the factors of a decomposition divides by their difference.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ EPSILON = 1e-6
 """Beside what is divided by, as in the authors' code."""
 
 _LEAST = 1e-8
-"""The share of all singular values together down to which one becomes one."""
+"""The smallest singular value, as a share of the Frobenius norm, that becomes one."""
 
 _STEEPEST = 1.69770248526
 """The largest factor: with a larger one what is near one would come near zero, where it loses its
@@ -53,7 +52,7 @@ def equalised(products: Tensor, draw: Tensor | None = None) -> Tensor:
 
     Args:
         products: M.
-        draw: [min(a, b), q] normal numbers; None: all directions that M has.
+        draw: [min(a, b), q] normal numbers; None: all directions that M has, as `_nothing` says.
     """
     if products.shape[-2] < products.shape[-1]:
         return equalised(products.mT, draw).mT
@@ -67,7 +66,7 @@ def equalised(products: Tensor, draw: Tensor | None = None) -> Tensor:
 
 
 def of_unit_size(products: Tensor, norm: Literal["frobenius", "spectral"]) -> Tensor:
-    """M [..., a, b] over one of its norms: as loud in all, its directions as they stand."""
+    """M [..., a, b] over one of its norms: its singular values keep their ratios."""
     if norm == "frobenius":
         return products / (products.square().sum((-2, -1), keepdim=True) + EPSILON).sqrt()
     return products / (torch.linalg.matrix_norm(products, 2, keepdim=True) + EPSILON)
@@ -118,7 +117,7 @@ class _Level(torch.autograd.Function):
         for scale in _SCALES:
             weight = 1.5 * scale * eye - 0.5 * scale**3 * (factor @ factor)
             mixed = factor @ turn
-            mixed = mixed + mixed.mT  # H T - T H, since one is symmetric and the other is not
+            mixed = mixed + mixed.mT  # H T - T H, since H is symmetric and T antisymmetric
             turn = turn @ weight - 0.5 * scale**3 * (factor @ mixed)
             factor, inverse = factor @ weight, inverse @ weight
         beyond = inverse @ (incoming - along @ level)
@@ -168,6 +167,6 @@ def _size(matrix: Tensor) -> Tensor:
 
 
 def _nothing(matrix: Tensor) -> float:
-    """The share of the largest below which a direction is noise: half of the digits of its dtype,
-    though no less than the squares of float64 still tell apart."""
+    """What is left of a column counts as nothing below this share of the longest one: half of the
+    digits of the dtype, 3.5e-4 in float32, and 1e-6 at least."""
     return max(torch.finfo(matrix.dtype).eps ** 0.5, 1e-6)

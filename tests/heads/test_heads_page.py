@@ -156,7 +156,7 @@ def test_the_share_of_dynamic_evaluation() -> None:
 def test_the_readme_says_what_the_gated_delta_rule_is_worth() -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     (said,) = re.findall(
-        r"the gated delta rule is ([\d.]+) to ([\d.]+) nats a token better", readme
+        r"The gated delta rule is ([\d.]+) to ([\d.]+) nats a token better", readme
     )
     gains = [-delta(texts, "gated-delta", "linear-attention") for texts in TEXTS]
     assert said == (f"{min(gains):.2f}", f"{max(gains):.2f}")

@@ -45,10 +45,13 @@ METHODS = [
 ]
 
 
-def moved(one, other):
-    """Largest shift of a token's loss, and the shift of the mean."""
+def moved(one, other, without=0.0):
+    """Largest shift of a token's loss, and the shift of the mean without a share of the tokens,
+    those that moved most."""
     a, b = (np.concatenate([losses[key] for key in sorted(losses)]) for losses in (one, other))
-    return abs(a - b).max(), abs(a.mean(dtype="float64") - b.mean(dtype="float64"))
+    apart = abs(a - b)
+    kept = np.argsort(apart)[: len(apart) - int(without * len(apart))]
+    return apart.max(), abs(a[kept].mean(dtype="float64") - b[kept].mean(dtype="float64"))
 
 
 @pytest.fixture(scope="module", params=MEAN)
@@ -58,8 +61,6 @@ def model(request):
 
 @pytest.mark.parametrize(("name", "params"), METHODS)
 def test_neither_lanes_nor_compilation_move_the_mean(model, name, params):
-    if "k" in params and model.dtype == torch.bfloat16:
-        pytest.skip("which neighbour of random text is the last one turns on rounding")
     documents = [random_document(f"d{i}", length, i) for i, length in enumerate(LENGTHS)]
     model.compiled = False
     alone, together = (
@@ -71,7 +72,9 @@ def test_neither_lanes_nor_compilation_move_the_mean(model, name, params):
     compiled = {result.document.key: result.nll for result in engine.run(documents)}
     model.compiled = False
     assert (engine.cuda_graph is not None) == method.graphs
-    shifts = {"lanes": moved(alone, together), "compiled": moved(together, compiled)}
+    # Which neighbour of random text is the last of k turns on rounding, for a token here and there.
+    few = 0.01 if "k" in params and model.dtype == torch.bfloat16 else 0.0
+    shifts = {"lanes": moved(alone, together, few), "compiled": moved(together, compiled, few)}
     print(f"{model.dtype} {name} {params}: {shifts}")
     for largest_and_mean in shifts.values():
         assert largest_and_mean[1] < MEAN[str(model.dtype).removeprefix("torch.")]
